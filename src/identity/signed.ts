@@ -1,0 +1,29 @@
+/**
+ * Signed objects: a canonical body with the signer's public key and signature. The signature covers a tag and the
+ * body's hash, so a signature for one kind of object can never pass for another kind.
+ */
+import { type Canonical, encodeCanonical } from '../std/codec.ts';
+import { taggedHash } from '../std/hash.ts';
+import { type KeyPair, signDigest, verifyDigest } from './keys.ts';
+
+export interface Signed<Body> {
+  readonly body: Body;
+  /** Compressed, 33 bytes. */
+  readonly publicKey: Uint8Array;
+  /** Compact, 64 bytes. */
+  readonly signature: Uint8Array;
+}
+
+/** What is signed, and what names the object: signature copies of one body have one hash. */
+export function bodyHash(tag: string, body: Canonical): Uint8Array {
+  return taggedHash(tag, encodeCanonical(body));
+}
+
+export function signBody<Body extends Canonical>(tag: string, body: Body, key: KeyPair): Signed<Body> {
+  return { body, publicKey: key.publicKey, signature: signDigest(bodyHash(tag, body), key.secretKey) };
+}
+
+/** Whether the signature is right for the body and key inside; whose key it is, the caller judges. */
+export function verifySigned<Body extends Canonical>(tag: string, signed: Signed<Body>): boolean {
+  return verifyDigest(bodyHash(tag, signed.body), signed.signature, signed.publicKey);
+}

@@ -1,0 +1,44 @@
+/**
+ * The network as protocol code sees it: authenticated peers, small signed announcements by topic, and bounded
+ * request-response. Implementations: libp2p (`platform/nodejs`) and in-memory (`net/memory-transport.ts`, for
+ * tests and the simulator), behind one contract suite.
+ */
+import type { Outcome } from '../std/outcome.ts';
+import type { Protocol } from './protocol.ts';
+
+/** Node id: SHA-256 of the compressed public key, as lower-case hex. Authenticated by the transport. */
+export type NodeId = string;
+
+export type TopicHandler = (from: NodeId, message: Uint8Array) => void;
+/** Answers one request. A rejection's code travels back to the caller as is. */
+export type RequestHandler = (from: NodeId, request: Uint8Array, signal: AbortSignal) => Promise<Outcome<Uint8Array>>;
+
+export interface Traffic {
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
+export interface Transport {
+  readonly self: NodeId;
+  /** Sends to every subscriber, best effort; delivered at most once to each handler, never to oneself. */
+  publish(topic: string, message: Uint8Array): Promise<void>;
+  /** Messages over `bytesMax` are dropped and their sender scored. The result unsubscribes. */
+  subscribe(topic: string, bytesMax: number, handler: TopicHandler): () => void;
+  /**
+   * One request, one response. Never throws for what a peer or the network does: rejections are `unreachable`,
+   * `timeout`, `stalled` (no progress for the protocol's idle time), `too-large`, `malformed`, `refused` (rate),
+   * `aborted`, or the handler's own code.
+   */
+  request(peer: NodeId, protocol: Protocol, request: Uint8Array, signal?: AbortSignal): Promise<Outcome<Uint8Array>>;
+  /** One handler for a protocol; requests over the protocol's limits are refused before the handler sees them. */
+  handle(protocol: Protocol, handler: RequestHandler): () => void;
+  /** Connected peers that speak our protocols. */
+  peers(): readonly NodeId[];
+  /** Called with every peer that connects or leaves from now on. */
+  onPeerChange(listener: (peer: NodeId, connected: boolean) => void): () => void;
+  /** Reports misbehaviour; a peer whose score falls too far is disconnected and refused for a while. */
+  penalize(peer: NodeId, code: string): void;
+  /** All bytes on the wire since the start, protocol overheads included. */
+  traffic(): Traffic;
+  close(): Promise<void>;
+}

@@ -1,0 +1,71 @@
+/**
+ * What a running node tells its surroundings: one stream of plain values, shown by the CLI and the API, logged, and
+ * sent to the parent process by `demo` and `swarm`. Every value survives JSON. Hashes and node ids are hex.
+ */
+
+export interface RejectedContribution {
+  readonly node: string;
+  /** Stable code, e.g. `norm-too-large`, `not-finite`, `blob-unavailable`. */
+  readonly code: string;
+}
+
+export type NodeEvent =
+  | {
+      readonly type: 'started';
+      readonly nodeId: string;
+      readonly pid: number;
+      /** Multiaddresses with the peer id, ready to be a bootstrap address. */
+      readonly addresses: readonly string[];
+      readonly apiPort: number | null;
+      readonly parameters: number;
+      readonly round: number;
+      readonly step: number;
+    }
+  | {
+      readonly type: 'step';
+      readonly round: number;
+      /** 1-based within the round. */
+      readonly step: number;
+      readonly innerSteps: number;
+      readonly loss: number;
+      readonly gradientNorm: number;
+      /** Tokens of this step. */
+      readonly tokens: number;
+      readonly tokensPerSecond: number;
+    }
+  | {
+      readonly type: 'contribution';
+      readonly round: number;
+      readonly batches: number;
+      readonly blobBytes: number;
+      readonly blobHash: string;
+    }
+  | {
+      readonly type: 'round';
+      /** The round that this outer step closed. */
+      readonly round: number;
+      /** Mean over this node's inner steps of the round; null when it made none (it was catching up). */
+      readonly trainingLoss: number | null;
+      /** Of w_{r+1}. */
+      readonly heldOutLoss: number;
+      readonly contributions: readonly string[];
+      readonly rejected: readonly RejectedContribution[];
+      /** State hash after the outer step. */
+      readonly stateHash: string;
+      /** Of this node in this round, all protocol overheads included. */
+      readonly bytesSent: number;
+      readonly bytesReceived: number;
+      /** Trained by this node in this round. */
+      readonly tokens: number;
+      readonly wallMs: number;
+    }
+  | { readonly type: 'heldOut'; readonly round: number; readonly loss: number }
+  | { readonly type: 'sample'; readonly round: number; readonly prompt: string; readonly text: string }
+  | { readonly type: 'resync'; readonly fromRound: number; readonly toRound: number; readonly reason: string }
+  | { readonly type: 'checkpoint'; readonly round: number; readonly step: number; readonly bytes: number; readonly pauseMs: number }
+  | { readonly type: 'restored'; readonly round: number; readonly step: number; readonly damaged: readonly string[] }
+  | { readonly type: 'peers'; readonly connected: number; readonly members: number; readonly membersConnected: number }
+  | { readonly type: 'warning'; readonly code: string; readonly detail: string }
+  | { readonly type: 'stopped'; readonly reason: string };
+
+export type EventSink = (event: NodeEvent) => void;
