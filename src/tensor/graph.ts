@@ -30,6 +30,8 @@ export type Primitive =
   /** [...,m,k]·[...,k,n] → [...,m,n] with equal leading axes, times `scale`. */
   | { readonly op: 'batchMatmul'; readonly transA: boolean; readonly transB: boolean; readonly scale: number }
   | { readonly op: 'reshape'; readonly shape: Shape }
+  /** Repeats axes of length 1 (and missing leading axes) up to `shape`. */
+  | { readonly op: 'broadcast'; readonly shape: Shape }
   | { readonly op: 'transpose'; readonly perm: readonly number[] }
   | { readonly op: 'slice'; readonly axis: number; readonly start: number; readonly end: number }
   /** Zero padding on one axis: the gradient of `slice`. */
@@ -38,6 +40,15 @@ export type Primitive =
   | { readonly op: 'reduceSum' | 'reduceMean'; readonly axes: readonly number[] }
   /** Over the last axis. */
   | { readonly op: 'softmax' }
+  /**
+   * Rotary embedding. x [B,H,S,hd], cos and sin [S,hd/2] → [B,H,S,hd]. The two halves of the last axis are the
+   * pairs, as in Hugging Face Llama: (x₁·cos − x₂·sin, x₂·cos + x₁·sin). Its inverse and gradient is −sin.
+   */
+  | { readonly op: 'rope' }
+  /** x·sigmoid(x). */
+  | { readonly op: 'silu' }
+  /** x, dy → dy·(σ + x·σ·(1 − σ)), the gradient of `silu`. */
+  | { readonly op: 'siluGrad' }
   /** table [V,d], ids i32 [n] → [n,d]. Its table gradient is rows, scatter-added on the host. */
   | { readonly op: 'gatherRows' }
   /** logits [n,V], labels i32 [n] → loss [n] = −log softmax(logits)[label]. */
@@ -50,6 +61,18 @@ export type Primitive =
   | { readonly op: 'causalAttentionGrad' };
 
 export type OpName = Primitive['op'];
+
+/** The member of `Primitive` that an operation's name stands for. */
+export type PrimitiveOf<K extends OpName> = Primitive extends infer P
+  ? P extends { readonly op: OpName }
+    ? K extends P['op']
+      ? P
+      : never
+    : never
+  : never;
+
+/** A table over every primitive: an operation without an entry does not compile. */
+export type PrimitiveTable<Entry> = { readonly [K in OpName]: Entry };
 
 export interface Node {
   readonly primitive: Primitive;
@@ -84,7 +107,8 @@ export function broadcastShape(a: Shape, b: Shape): Shape {
   return Array.from({ length: rank }, (_, axis) => {
     const left = a[axis - rank + a.length] ?? 1;
     const right = b[axis - rank + b.length] ?? 1;
-    if (left !== right && left !== 1 && right !== 1) throw new GraphError(`cannot broadcast [${a}] and [${b}]`);
+    if (left !== right && left !== 1 && right !== 1)
+      throw new GraphError(`cannot broadcast [${a}] and [${b}]`);
     return left === 1 ? right : left;
   });
 }
@@ -97,7 +121,7 @@ function check(condition: boolean, op: string, inputs: readonly Value[]): void {
 }
 
 type BinaryOp = 'add' | 'sub' | 'mul' | 'div';
-type UnaryOp = 'neg' | 'sqrt' | 'reciprocal' | 'sigmoid';
+type UnaryOp = 'neg' | 'sqrt' | 'reciprocal' | 'sigmoid' | 'silu';
 
 /** Builds one graph. Methods append a node and return its output; `finish` names the outputs and closes it. */
 export class GraphBuilder {
@@ -112,7 +136,8 @@ export class GraphBuilder {
     for (const input of inputs) assert(this.values[input.id] === input, `${primitive.op}: foreign value`);
     const created = outputs.map(([dtype, shape]) => {
       for (const length of shape) {
-        if (!Number.isInteger(length) || length < 1) throw new GraphError(`${primitive.op}: bad shape [${shape}]`);
+        if (!Number.isInteger(length) || length < 1)
+          throw new GraphError(`${primitive.op}: bad shape [${shape}]`);
       }
       const value: Value = { id: this.values.length, dtype, shape: shape.slice() };
       this.values.push(value);
@@ -134,7 +159,8 @@ export class GraphBuilder {
   }
 
   constant(data: TensorData, shape: Shape): Value {
-    if (data.length !== sizeOf(shape)) throw new GraphError(`constant of ${data.length} elements as [${shape}]`);
+    if (data.length !== sizeOf(shape))
+      throw new GraphError(`constant of ${data.length} elements as [${shape}]`);
     return this.#one({ op: 'constant', data }, [], shape, data instanceof Int32Array ? 'i32' : 'f32');
   }
 
@@ -176,6 +202,14 @@ export class GraphBuilder {
     return this.#unary('sigmoid', x);
   }
 
+  silu(x: Value): Value {
+    return this.#unary('silu', x);
+  }
+  siluGrad(x: Value, dy: Value): Value {
+    check(sameShape(x.shape, dy.shape) && x.dtype === 'f32' && dy.dtype === 'f32', 'siluGrad', [x, dy]);
+    return this.#one({ op: 'siluGrad' }, [x, dy], x.shape);
+  }
+
   matmul(a: Value, b: Value, options: { transA?: boolean; transB?: boolean } = {}): Value {
     const { transA = false, transB = false } = options;
     check(a.shape.length === 2 && b.shape.length === 2, 'matmul', [a, b]);
@@ -185,13 +219,24 @@ export class GraphBuilder {
     return this.#one({ op: 'matmul', transA, transB }, [a, b], [m, n]);
   }
 
-  batchMatmul(a: Value, b: Value, options: { transA?: boolean; transB?: boolean; scale?: number } = {}): Value {
+  batchMatmul(
+    a: Value,
+    b: Value,
+    options: { transA?: boolean; transB?: boolean; scale?: number } = {},
+  ): Value {
     const { transA = false, transB = false, scale = 1 } = options;
     const rank = a.shape.length;
     const lead = a.shape.slice(0, -2);
-    check(rank >= 3 && b.shape.length === rank && sameShape(lead, b.shape.slice(0, -2)), 'batchMatmul', [a, b]);
-    const [m, k] = transA ? [a.shape[rank - 1]!, a.shape[rank - 2]!] : [a.shape[rank - 2]!, a.shape[rank - 1]!];
-    const [k2, n] = transB ? [b.shape[rank - 1]!, b.shape[rank - 2]!] : [b.shape[rank - 2]!, b.shape[rank - 1]!];
+    check(rank >= 3 && b.shape.length === rank && sameShape(lead, b.shape.slice(0, -2)), 'batchMatmul', [
+      a,
+      b,
+    ]);
+    const [m, k] = transA
+      ? [a.shape[rank - 1]!, a.shape[rank - 2]!]
+      : [a.shape[rank - 2]!, a.shape[rank - 1]!];
+    const [k2, n] = transB
+      ? [b.shape[rank - 1]!, b.shape[rank - 2]!]
+      : [b.shape[rank - 2]!, b.shape[rank - 1]!];
     check(k === k2, 'batchMatmul', [a, b]);
     return this.#one({ op: 'batchMatmul', transA, transB, scale }, [a, b], [...lead, m, n]);
   }
@@ -199,6 +244,19 @@ export class GraphBuilder {
   reshape(x: Value, shape: Shape): Value {
     check(sizeOf(shape) === sizeOf(x.shape), `reshape to [${shape}]`, [x]);
     return this.#one({ op: 'reshape', shape }, [x], shape, x.dtype);
+  }
+
+  broadcast(x: Value, shape: Shape): Value {
+    check(sameShape(broadcastShape(x.shape, shape), shape), `broadcast to [${shape}]`, [x]);
+    return this.#one({ op: 'broadcast', shape }, [x], shape, x.dtype);
+  }
+
+  rope(x: Value, cos: Value, sin: Value): Value {
+    const [, , length, width] = x.shape;
+    const half = [length!, width! / 2];
+    const fits = x.shape.length === 4 && sameShape(cos.shape, half) && sameShape(sin.shape, half);
+    check(fits, 'rope', [x, cos, sin]);
+    return this.#one({ op: 'rope' }, [x, cos, sin], x.shape);
   }
 
   transpose(x: Value, perm: readonly number[]): Value {
@@ -258,12 +316,16 @@ export class GraphBuilder {
   }
 
   gatherRows(table: Value, ids: Value): Value {
-    check(table.shape.length === 2 && ids.shape.length === 1 && ids.dtype === 'i32', 'gatherRows', [table, ids]);
+    check(table.shape.length === 2 && ids.shape.length === 1 && ids.dtype === 'i32', 'gatherRows', [
+      table,
+      ids,
+    ]);
     return this.#one({ op: 'gatherRows' }, [table, ids], [ids.shape[0]!, table.shape[1]!]);
   }
 
   crossEntropy(logits: Value, labels: Value): Value {
-    const fits = logits.shape.length === 2 && labels.dtype === 'i32' && sameShape(labels.shape, [logits.shape[0]!]);
+    const fits =
+      logits.shape.length === 2 && labels.dtype === 'i32' && sameShape(labels.shape, [logits.shape[0]!]);
     check(fits, 'crossEntropy', [logits, labels]);
     return this.#one({ op: 'crossEntropy' }, [logits, labels], labels.shape);
   }
@@ -286,7 +348,13 @@ export class GraphBuilder {
   }
 
   causalAttentionGrad(q: Value, k: Value, v: Value, out: Value, dOut: Value): [Value, Value, Value] {
-    check(sameShape(out.shape, q.shape) && sameShape(dOut.shape, q.shape), 'causalAttentionGrad', [q, k, v, out, dOut]);
+    check(sameShape(out.shape, q.shape) && sameShape(dOut.shape, q.shape), 'causalAttentionGrad', [
+      q,
+      k,
+      v,
+      out,
+      dOut,
+    ]);
     const inputs = [q, k, v, out, dOut];
     const outputs = inputs.slice(0, 3).map((value): [DType, Shape] => ['f32', value.shape]);
     return this.append({ op: 'causalAttentionGrad' }, inputs, outputs) as [Value, Value, Value];
