@@ -17,7 +17,16 @@ export interface ScorePolicy {
 
 /** Five malformed messages in a short time are enough; a lossy link's stalls take twenty. */
 export const defaultScorePolicy: ScorePolicy = {
-  points: { malformed: 20, 'too-large': 20, 'not-canonical': 20, 'bad-signature': 34, 'bad-proof': 34, refused: 2, stalled: 5, timeout: 2 },
+  points: {
+    malformed: 20,
+    'too-large': 20,
+    'not-canonical': 20,
+    'bad-signature': 34,
+    'bad-proof': 34,
+    refused: 2,
+    stalled: 5,
+    timeout: 2,
+  },
   otherPoints: 10,
   healPointsPerMinute: 10,
   refuseAtPoints: 100,

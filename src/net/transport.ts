@@ -9,9 +9,20 @@ import type { Protocol } from './protocol.ts';
 /** Node id: SHA-256 of the compressed public key, as lower-case hex. Authenticated by the transport. */
 export type NodeId = string;
 
-export type TopicHandler = (from: NodeId, message: Uint8Array) => void;
+/**
+ * Takes one announcement. `from` is the authenticated peer that handed it to us: in a small network its author, in
+ * a large one perhaps a forwarder, so authorship is for the payload's own signature to prove. Returning false says
+ * that the message breaks the rules: it is not passed on and `from` is scored, which is fair, because an honest
+ * forwarder would have refused it too.
+ */
+// biome-ignore lint/suspicious/noConfusingVoidType: most handlers return nothing at all.
+export type TopicHandler = (from: NodeId, message: Uint8Array) => boolean | void;
 /** Answers one request. A rejection's code travels back to the caller as is. */
-export type RequestHandler = (from: NodeId, request: Uint8Array, signal: AbortSignal) => Promise<Outcome<Uint8Array>>;
+export type RequestHandler = (
+  from: NodeId,
+  request: Uint8Array,
+  signal: AbortSignal,
+) => Promise<Outcome<Uint8Array>>;
 
 export interface Traffic {
   readonly bytesSent: number;
@@ -20,16 +31,26 @@ export interface Traffic {
 
 export interface Transport {
   readonly self: NodeId;
-  /** Sends to every subscriber, best effort; delivered at most once to each handler, never to oneself. */
+  /**
+   * Sends to every subscriber, best effort; delivered at most once to each handler, never to oneself. Publishing
+   * the same bytes again is a new announcement (a retransmission reaches those who missed the first). Throws
+   * RangeError over `topicMessageBytesMax`.
+   */
   publish(topic: string, message: Uint8Array): Promise<void>;
   /** Messages over `bytesMax` are dropped and their sender scored. The result unsubscribes. */
   subscribe(topic: string, bytesMax: number, handler: TopicHandler): () => void;
   /**
    * One request, one response. Never throws for what a peer or the network does: rejections are `unreachable`,
-   * `timeout`, `stalled` (no progress for the protocol's idle time), `too-large`, `malformed`, `refused` (rate),
-   * `aborted`, or the handler's own code.
+   * `unknown-protocol`, `timeout` (the whole exchange), `stalled` (nothing arrived for the protocol's idle time,
+   * the handler's thinking included), `too-large`, `malformed`, `refused` (rate), `failed` (the handler threw),
+   * `aborted` (the signal, or this transport closed), or the handler's own code.
    */
-  request(peer: NodeId, protocol: Protocol, request: Uint8Array, signal?: AbortSignal): Promise<Outcome<Uint8Array>>;
+  request(
+    peer: NodeId,
+    protocol: Protocol,
+    request: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<Outcome<Uint8Array>>;
   /** One handler for a protocol; requests over the protocol's limits are refused before the handler sees them. */
   handle(protocol: Protocol, handler: RequestHandler): () => void;
   /** Connected peers that speak our protocols. */
