@@ -5,7 +5,7 @@
  */
 import { assert } from '../std/assert.ts';
 
-const ln2 = 0.6931471805599453;
+const ln2 = Math.LN2;
 const ln2Low = 2.3190468138462996e-17;
 
 /** ln x for finite x > 0: x = m·2^e with m in [√½, √2), ln m = 2·atanh((m − 1)/(m + 1)) by its series. */
@@ -35,9 +35,9 @@ export function exponential(x: number): number {
 }
 
 /** π/2 in three parts, the first two of 33 bits: multiples below 2^20 of them are exact (fdlibm, e_rem_pio2.c). */
-const halfPiHigh = 1.57079632673412561417;
-const halfPiMiddle = 6.0771005063039659766e-11;
-const halfPiLow = 2.02226624879595063154e-21;
+const halfPiHigh = 1.5707963267341256;
+const halfPiMiddle = 6.077100506303966e-11;
+const halfPiLow = 2.0222662487959506e-21;
 
 /** [sin r, cos r] for |r| ≤ π/4 by their Taylor series. */
 function sineCosineReduced(r: number): [number, number] {
@@ -70,30 +70,28 @@ export function sineCosine(x: number): [number, number] {
 }
 
 export interface RotaryTables {
-  /** [positions, headWidth]; both halves of a row are equal. */
+  /** [positions, headWidth / 2]. */
   readonly cosine: Float32Array;
-  /** [positions, headWidth]; the first half carries the minus of rotate-half. */
-  readonly signedSine: Float32Array;
+  /** [positions, headWidth / 2]. */
+  readonly sine: Float32Array;
 }
 
 /**
- * Tables for positions [0, positions): rotated = x·cosine + swapHalves(x)·signedSine. Frequencies and angles are
- * rounded to f32 as in Hugging Face's `LlamaRotaryEmbedding`.
+ * Angles of positions [0, positions): position / theta^(2i / headWidth). Frequencies and angles are rounded to f32 as
+ * in Hugging Face's `LlamaRotaryEmbedding`.
  */
 export function rotaryTables(positions: number, headWidth: number, theta: number): RotaryTables {
   const half = headWidth / 2;
-  const cosine = new Float32Array(positions * headWidth);
-  const signedSine = new Float32Array(positions * headWidth);
+  const cosine = new Float32Array(positions * half);
+  const sine = new Float32Array(positions * half);
   const logTheta = logarithm(theta);
   for (let i = 0; i < half; i++) {
     const frequency = Math.fround(1 / Math.fround(exponential(logTheta * ((2 * i) / headWidth))));
     for (let position = 0; position < positions; position++) {
-      const [sine, cos] = sineCosine(Math.fround(frequency * position));
-      const at = position * headWidth + i;
-      cosine[at] = cosine[at + half] = cos;
-      signedSine[at] = -sine;
-      signedSine[at + half] = sine;
+      const [sin, cos] = sineCosine(Math.fround(frequency * position));
+      cosine[position * half + i] = cos;
+      sine[position * half + i] = sin;
     }
   }
-  return { cosine, signedSine };
+  return { cosine, sine };
 }
