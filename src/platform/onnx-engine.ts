@@ -13,6 +13,8 @@ import { verify } from '../tensor/verify.ts';
 export interface OnnxBinding {
   readonly InferenceSession: InferenceSessionFactory;
   readonly Tensor: TensorConstructor;
+  /** Whether `run` writes into tensors passed as fetches. The wasm binding takes them and never copies back. */
+  readonly writesFetches: boolean;
 }
 
 export function createOnnxEngine(
@@ -51,19 +53,20 @@ function program(
   return {
     async run(feeds, fetches) {
       checkTensors(graph, feeds, fetches);
-      const results = await session.run(wrapAll(graph.inputs, feeds), wrapAll(graph.outputs, fetches));
-      // The native binding writes the views in place; the wasm one may hand back tensors of its own.
-      for (const name of graph.outputs.keys()) copyInto(fetches[name]!, results[name]!.data);
+      const inputs = wrapAll(graph.inputs, feeds);
+      if (binding.writesFetches) {
+        await session.run(inputs, wrapAll(graph.outputs, fetches));
+        return;
+      }
+      const results = await session.run(inputs, [...graph.outputs.keys()]);
+      for (const name of graph.outputs.keys()) {
+        const tensor = results[name]!;
+        fetches[name]!.set(tensor.data as TensorData);
+        tensor.dispose();
+      }
     },
     async release() {
       if (forget()) await session.release();
     },
   };
-}
-
-function copyInto(view: TensorData, data: Tensor.DataType): void {
-  if (data === view) return;
-  const source = data as TensorData;
-  if (source.buffer === view.buffer && source.byteOffset === view.byteOffset) return;
-  view.set(source);
 }

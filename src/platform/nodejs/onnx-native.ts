@@ -5,6 +5,7 @@
 import * as ort from 'onnxruntime-node';
 import { CodedError } from '../../std/outcome.ts';
 import type { Engine } from '../../tensor/engine.ts';
+import { claimOnnxRuntime } from '../onnx-claim.ts';
 import { createOnnxEngine } from '../onnx-engine.ts';
 
 export type NativeProvider = 'cpu' | 'webgpu' | 'cuda';
@@ -17,6 +18,7 @@ export interface NativeEngineOptions {
 
 /** Engine `native-<provider>`. Throws `provider-unavailable` when this machine's package does not carry the provider. */
 export function createNativeEngine({ threads, provider = 'cpu' }: NativeEngineOptions): Engine {
+  claimOnnxRuntime('onnxruntime-node');
   const available = ort.listSupportedBackends().map((backend) => backend.name);
   if (!available.includes(provider)) {
     throw new CodedError(
@@ -24,15 +26,19 @@ export function createNativeEngine({ threads, provider = 'cpu' }: NativeEngineOp
       `no ${provider} provider here; available: ${available.join(', ')}`,
     );
   }
-  return createOnnxEngine(`native-${provider}`, ort, {
-    executionProviders: provider === 'cpu' ? ['cpu'] : [provider, 'cpu'],
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    executionMode: 'sequential',
-    graphOptimizationLevel: 'all',
-    enableCpuMemArena: true,
-    // With static shapes the pattern planner reserves one block for the sum of all lifetimes it cannot overlap.
-    enableMemPattern: false,
-    logSeverityLevel: 3,
-  });
+  return createOnnxEngine(
+    `native-${provider}`,
+    { InferenceSession: ort.InferenceSession, Tensor: ort.Tensor, writesFetches: true },
+    {
+      executionProviders: provider === 'cpu' ? ['cpu'] : [provider, 'cpu'],
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      executionMode: 'sequential',
+      graphOptimizationLevel: 'all',
+      enableCpuMemArena: true,
+      // With static shapes the pattern planner reserves one block for the sum of all lifetimes it cannot overlap.
+      enableMemPattern: false,
+      logSeverityLevel: 3,
+    },
+  );
 }
