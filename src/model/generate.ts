@@ -67,6 +67,9 @@ async function* generate(
   if (prompt.length >= capacity) {
     throw new CodedError('context-full', `a prompt of ${prompt.length} tokens leaves no room in ${capacity}`);
   }
+  for (const token of prompt) {
+    if (!Number.isInteger(token)) throw new CodedError('bad-token', `token ${token} is not an integer`);
+  }
   const matcher = tokenStopMatcher(stop);
   const budget = Math.min(maxTokens, capacity - prompt.length);
   let entry = Int32Array.from(prompt);

@@ -166,11 +166,13 @@ export function buildForwardGraph(config: ModelConfig, stage: StageSpec, shape: 
 
 export interface EvaluationOptions extends BatchShape {
   readonly lossChunk?: number;
+  /** Whether the loss of every token is an output too. */
+  readonly perToken?: boolean;
 }
 
 /**
- * The held-out loss of a stage with the head. Inputs: parameters, `tokens` or `x`, `labels`. Outputs: `lossSum` [1]
- * and `losses` [n], one per token in order.
+ * The held-out loss of a stage with the head. Inputs: parameters, `tokens` or `x`, `labels`. Outputs: `loss` [1], the
+ * mean over the tokens, and on request `losses` [n], one per token in order.
  */
 export function buildEvaluationGraph(
   config: ModelConfig,
@@ -184,5 +186,6 @@ export function buildEvaluationGraph(
   const { hidden, table } = headOperands(builder, config, parameters, exit);
   const chunk = options.lossChunk ?? lossChunkTokens(config.vocabulary);
   const losses = tokenLosses(builder, hidden, table, labels, chunk);
-  return builder.finish({ lossSum: builder.reduceSum(losses, [0]), losses });
+  const loss = builder.reduceMean(losses, [0]);
+  return builder.finish(options.perToken ? { loss, losses } : { loss });
 }
