@@ -101,9 +101,9 @@ export function decodeManifest(bytes: Uint8Array): Outcome<PublishedManifest> {
   if (!decoded.ok) return decoded;
   const outer = fieldsOf(decoded.value, ['body', 'publicKey', 'signature']);
   if (!outer) return reject('bad-manifest', 'not a dataset manifest');
-  const wrong = wrongField(outer['body']);
+  const wrong = wrongField(outer.body);
   if (wrong) return reject('bad-manifest', wrong);
-  const manifest = outer['body'] as DatasetManifest;
+  const manifest = outer.body as DatasetManifest;
   const hash = manifestHash(manifest);
   const { publicKey, signature } = outer;
   if (publicKey === null && signature === null) return accept({ manifest, hash, publisher: null });
@@ -127,16 +127,16 @@ function wrongField(value: unknown): string | null {
     'vocabularySize',
   ]);
   if (!body) return 'fields of the manifest';
-  if (body['format'] !== 1) return 'format';
-  if (!isText(body['name']) || body['name'] === '') return 'name';
-  if (!isBytes(body['tokenizerHash'], 32)) return 'tokenizerHash';
-  const vocabularySize = body['vocabularySize'];
+  if (body.format !== 1) return 'format';
+  if (!isText(body.name) || body.name === '') return 'name';
+  if (!isBytes(body.tokenizerHash, 32)) return 'tokenizerHash';
+  const vocabularySize = body.vocabularySize;
   if (!isInteger(vocabularySize, 1, manifestLimits.vocabularySizeMax)) return 'vocabularySize';
-  if (body['tokenBytes'] !== tokenBytesFor(vocabularySize)) return 'tokenBytes';
+  if (body.tokenBytes !== tokenBytesFor(vocabularySize)) return 'tokenBytes';
   return (
-    wrongSources(body['sources']) ??
-    wrongShards(body['shards'], tokenBytesFor(vocabularySize)) ??
-    wrongHeldOut(body['heldOut'], (body['shards'] as unknown[]).length)
+    wrongSources(body.sources) ??
+    wrongShards(body.shards, tokenBytesFor(vocabularySize)) ??
+    wrongHeldOut(body.heldOut, (body.shards as unknown[]).length)
   );
 }
 
@@ -148,9 +148,9 @@ function wrongSources(value: unknown): string | null {
   if (!Array.isArray(value) || value.length > manifestLimits.sourcesMax) return 'sources';
   for (const [index, item] of value.entries()) {
     const source = fieldsOf(item, ['documents', 'hash', 'licence', 'origin']);
-    if (!source || !isText(source['origin']) || !isText(source['licence'])) return `sources[${index}]`;
-    if (!isBytes(source['hash'], 32)) return `sources[${index}].hash`;
-    if (!isInteger(source['documents'], 0, Number.MAX_SAFE_INTEGER)) return `sources[${index}].documents`;
+    if (!source || !isText(source.origin) || !isText(source.licence)) return `sources[${index}]`;
+    if (!isBytes(source.hash, 32)) return `sources[${index}].hash`;
+    if (!isInteger(source.documents, 0, Number.MAX_SAFE_INTEGER)) return `sources[${index}].documents`;
   }
   return null;
 }
@@ -159,11 +159,11 @@ function wrongShards(value: unknown, tokenBytes: number): string | null {
   if (!Array.isArray(value) || value.length < 2 || value.length > manifestLimits.shardsMax) return 'shards';
   for (const [index, item] of value.entries()) {
     const shard = fieldsOf(item, ['bytes', 'index', 'merkleRoot', 'tokens']);
-    if (!shard || shard['index'] !== index) return `shards[${index}]`;
-    const tokens = shard['tokens'];
+    if (!shard || shard.index !== index) return `shards[${index}]`;
+    const tokens = shard.tokens;
     if (!isInteger(tokens, 1, manifestLimits.shardBytesMax / tokenBytes)) return `shards[${index}].tokens`;
-    if (shard['bytes'] !== tokens * tokenBytes) return `shards[${index}].bytes`;
-    if (!isBytes(shard['merkleRoot'], 32)) return `shards[${index}].merkleRoot`;
+    if (shard.bytes !== tokens * tokenBytes) return `shards[${index}].bytes`;
+    if (!isBytes(shard.merkleRoot, 32)) return `shards[${index}].merkleRoot`;
   }
   return null;
 }
