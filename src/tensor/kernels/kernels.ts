@@ -4,6 +4,18 @@
  * the same bits: every reduction's order is part of its definition, arithmetic is f32/f64 +, −, ×, ÷, √ only.
  */
 
+import type { BlockLayout } from './layout.ts';
+
+/**
+ * Reductions work in blocks of this many elements: inside a block element i adds to lane i mod 4 of four, lanes
+ * combine as (0 + 2) + (1 + 3), the last one to three elements follow one by one; block sums add to the carry in
+ * order. So consecutive ranges that begin at multiples of the block give the same bits as the whole.
+ */
+export const reductionBlock = 4096;
+
+/** Most rows of one `gram`, `combineRows` or `orderMean`: 16 contributions of a round and their median. */
+export const rowsMax = 17;
+
 export interface AdamWOptions {
   readonly learningRate: number;
   readonly beta1: number;
@@ -17,10 +29,10 @@ export interface AdamWOptions {
 }
 
 export interface HostKernels {
-  /** Σ x² in f64; partial sums are combined in a fixed order. */
-  sumSquares(x: Float32Array): number;
-  /** Σ a·b in f64, same order. */
-  dot(a: Float32Array, b: Float32Array): number;
+  /** carry + Σ x² in f64; partial sums are combined in a fixed order (see `reductionBlock`). */
+  sumSquares(x: Float32Array, carry?: number): number;
+  /** carry + Σ a·b in f64, same order. */
+  dot(a: Float32Array, b: Float32Array, carry?: number): number;
   /** Whether no element is NaN or infinite. */
   allFinite(x: Float32Array): boolean;
   /** out = a − b. */
@@ -35,6 +47,26 @@ export interface HostKernels {
   scatterAddRows(table: Float32Array, ids: Int32Array, rows: Float32Array, width: number): void;
   /** Nesterov: v = momentum·v + g; w -= learningRate·(momentum·v + g). */
   outerStep(w: Float32Array, v: Float32Array, g: Float32Array, learningRate: number, momentum: number): void;
+
+  /** sums[i·n + j] += row i · row j for i ≤ j; n = rows.length ≤ `rowsMax`; reduced like `dot`. */
+  gram(rows: readonly Float32Array[], sums: Float64Array): void;
+  /** out = Σ coefficients[i]·row i, summed in f64 in row order, then rounded once. At most `rowsMax` rows. */
+  combineRows(out: Float32Array, rows: readonly Float32Array[], coefficients: readonly number[]): void;
+  /**
+   * For each coordinate the mean of ranks [from, to) of the values f32(scales[i]·row i) in ascending order: the
+   * median and the trimmed mean. Summed in f64, rounded once; a zero comes out as +0. Nothing may be NaN.
+   */
+  orderMean(
+    out: Float32Array,
+    rows: readonly Float32Array[],
+    scales: readonly number[],
+    from: number,
+    to: number,
+  ): void;
+
+  /** Codecs of finite values; byte counts are `encodedBytes` in `layout.ts`. */
+  encode(layout: BlockLayout, out: Uint8Array, x: Float32Array): void;
+  decode(layout: BlockLayout, out: Float32Array, bytes: Uint8Array): void;
 }
 
 /** A linear memory with kernels over it, and a bump allocator that never moves what it has given out. */
