@@ -18,6 +18,7 @@ export function createOracleMemory({ bytes }: { bytes: number }): KernelMemory {
     if (next > bytes)
       throw new RangeError(`kernel memory is used up: ${length} bytes wanted, ${bytes - used} left`);
     used = next;
+    return new ArrayBuffer(length);
   };
   return {
     ...oracleKernels,
