@@ -1,14 +1,13 @@
 /**
  * What everything above needs of a dataset: its manifest, its tokenizer and the tokens of any shard, already checked
- * against the manifest. Where the bytes come from (a folder, an HTTP mirror, a peer) is the implementation's affair.
+ * against the manifest. Where the bytes come from (a folder, an HTTP mirror, peers) is handed in.
  */
-import { must } from '../std/assert.ts';
-import { bytesOf } from '../std/bytes.ts';
-import type { HashHex } from '../std/hash.ts';
+import { assert, must } from '../std/assert.ts';
+import { equalBytes } from '../std/bytes.ts';
+import { type HashHex, sha256 } from '../std/hash.ts';
+import { CodedError } from '../std/outcome.ts';
 import type { DatasetManifest, PublishedManifest } from './manifest.ts';
-
-/** Token ids of one shard. Never written to. */
-export type ShardTokens = Uint16Array | Uint32Array;
+import { bytesOfTokens, chunkCount, decodeChunk, openShard, type ShardTokens } from './shard.ts';
 
 export interface Dataset {
   readonly manifest: DatasetManifest;
@@ -18,10 +17,81 @@ export interface Dataset {
   /** The bytes of tokenizer.json. */
   readonly tokenizerJson: Uint8Array;
   /**
-   * The tokens of one shard, verified against its Merkle root; kept in memory as far as the implementation's bound
-   * allows. Rejects with a CodedError (`shard-missing`, `shard-corrupt`) and never gives unverified tokens.
+   * The tokens of one shard, verified against its Merkle root and kept in memory within a bound. Rejects with a
+   * CodedError (`shard-missing`, `shard-corrupt`, or what the source throws); never gives unverified tokens.
    */
   shard(index: number): Promise<ShardTokens>;
+}
+
+/** Where the bytes of shards come from. None of it is trusted. */
+export interface ShardSource {
+  /** All bytes of a shard. */
+  read(index: number): Promise<Uint8Array>;
+  /** What to call the shard in an error: a file, an address. */
+  nameOf(index: number): string;
+  /** Leaf hashes of a shard, where at hand: they let an error name the bad chunk. */
+  leavesOf?(index: number): Promise<readonly Uint8Array[] | undefined>;
+}
+
+export interface DatasetOptions {
+  /** Of the shards kept in memory; at least one is always kept. */
+  readonly memoryBytesMax?: number;
+}
+
+/**
+ * A dataset whose shards are read when first asked for. Throws CodedError `tokenizer-mismatch` when the tokenizer is
+ * not the manifest's.
+ */
+export function openDataset(
+  published: PublishedManifest,
+  tokenizerJson: Uint8Array,
+  source: ShardSource,
+  { memoryBytesMax = 256 * 1024 * 1024 }: DatasetOptions = {},
+): Dataset {
+  const { manifest, hash, publisher } = published;
+  if (!equalBytes(sha256(tokenizerJson), manifest.tokenizerHash)) {
+    throw new CodedError('tokenizer-mismatch', 'tokenizer.json is not the one that the manifest names');
+  }
+  // Least recently used first: a Map keeps the order of insertion.
+  const loaded = new Map<number, Promise<ShardTokens>>();
+  let loadedBytes = 0;
+  const forget = (index: number) => {
+    if (loaded.delete(index)) loadedBytes -= manifest.shards[index]!.bytes;
+  };
+  return {
+    manifest,
+    hash,
+    publisher,
+    tokenizerJson,
+    shard: (index) => {
+      const info = must(manifest.shards[index], `no shard ${index}`);
+      const known = loaded.get(index);
+      forget(index);
+      for (const oldest of loaded.keys()) {
+        if (loadedBytes + info.bytes <= memoryBytesMax) break;
+        forget(oldest);
+      }
+      const tokens = known ?? readShard(manifest, source, index);
+      loaded.set(index, tokens);
+      loadedBytes += info.bytes;
+      // A failed read is not remembered: the next call tries again.
+      if (!known) tokens.catch(() => loaded.get(index) === tokens && forget(index));
+      return tokens;
+    },
+  };
+}
+
+async function readShard(
+  manifest: DatasetManifest,
+  source: ShardSource,
+  index: number,
+): Promise<ShardTokens> {
+  const bytes = await source.read(index);
+  let opened = openShard(manifest, index, bytes);
+  if (opened.ok) return opened.value;
+  if (opened.code === 'bad-proof') opened = openShard(manifest, index, bytes, await source.leavesOf?.(index));
+  assert(!opened.ok, 'a shard that failed its proof fails it again');
+  throw new CodedError('shard-corrupt', `${source.nameOf(index)}: ${opened.detail}`);
 }
 
 /** A dataset that is wholly in memory: tests, the simulator, and datasets just built. */
@@ -30,24 +100,43 @@ export function memoryDataset(
   tokenizerJson: Uint8Array,
   shards: readonly ShardTokens[],
 ): Dataset {
-  return {
-    manifest: published.manifest,
-    hash: published.hash,
-    publisher: published.publisher,
+  return openDataset(
+    published,
     tokenizerJson,
-    shard: async (index) => must(shards[index], `no shard ${index}`),
+    {
+      read: async (index) => bytesOfTokens(must(shards[index], `no shard ${index}`)),
+      nameOf: (index) => `shard ${index}`,
+    },
+    { memoryBytesMax: Number.POSITIVE_INFINITY },
+  );
+}
+
+/** Asks somebody for one chunk message (`encodeChunk`); rejects when nobody gives one. */
+export type FetchChunk = (shard: number, chunk: number) => Promise<Uint8Array>;
+
+/**
+ * Shards fetched chunk by chunk from peers, each chunk proved as it arrives; a chunk that fails its proof ends the read
+ * with CodedError `chunk-rejected`, so that the caller may ask somebody else.
+ */
+export function chunkedSource(manifest: DatasetManifest, fetchChunk: FetchChunk): ShardSource {
+  return {
+    nameOf: (index) => `shard ${index}`,
+    read: async (index) => {
+      const info = must(manifest.shards[index], `no shard ${index}`);
+      const bytes = new Uint8Array(info.bytes);
+      let offset = 0;
+      for (let chunk = 0; chunk < chunkCount(info.bytes); chunk++) {
+        const opened = decodeChunk(await fetchChunk(index, chunk), info, chunk);
+        if (!opened.ok) {
+          throw new CodedError(
+            'chunk-rejected',
+            `shard ${index}, chunk ${chunk}: ${opened.code} ${opened.detail}`,
+          );
+        }
+        bytes.set(opened.value, offset);
+        offset += opened.value.length;
+      }
+      return bytes;
+    },
   };
-}
-
-/** Reads little-endian ids from shard bytes, without a copy where the alignment allows. */
-export function tokensOfBytes(bytes: Uint8Array, tokenBytes: 2 | 4): ShardTokens {
-  const aligned = bytes.byteOffset % tokenBytes === 0 ? bytes : bytes.slice();
-  const length = Math.floor(aligned.length / tokenBytes);
-  return tokenBytes === 2
-    ? new Uint16Array(aligned.buffer, aligned.byteOffset, length)
-    : new Uint32Array(aligned.buffer, aligned.byteOffset, length);
-}
-
-export function bytesOfTokens(tokens: ShardTokens): Uint8Array {
-  return bytesOf(tokens);
 }

@@ -7,8 +7,9 @@ import { bytesOf, utf8 } from '../std/bytes.ts';
 import { type HashHex, taggedHash } from '../std/hash.ts';
 import { CodedError } from '../std/outcome.ts';
 import { seededRandom, uniformBelow } from '../std/random.ts';
-import type { Dataset, ShardTokens } from './dataset.ts';
+import type { Dataset } from './dataset.ts';
 import { type DatasetManifest, trainingShards } from './manifest.ts';
+import type { ShardTokens } from './shard.ts';
 
 /** How much a node trains on in one step; the same for the whole network. */
 export interface SamplingPlan {
