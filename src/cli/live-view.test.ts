@@ -1,0 +1,168 @@
+/** The live view from made-up events of honest and hostile nodes, as plain lines and as a table. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { NodeEvent } from '../peer/events.ts';
+import { openLiveScreen, redrawText } from './live-screen.ts';
+import { applyEvent, applyExit, createLiveView } from './live-view.ts';
+import { renderLiveView, sparkline } from './live-view-render.ts';
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: colour codes begin with one.
+const colorCode = /\x1b\[\d+m/g;
+
+const idOf = (name: string) => name.padEnd(64, '0');
+
+function started(name: string): NodeEvent {
+  const rest = { pid: 42, addresses: [], apiPort: null, parameters: 1_310_848, round: 0, step: 0 };
+  return { type: 'started', nodeId: idOf(name), ...rest };
+}
+
+function step(round: number, number: number, loss: number): NodeEvent {
+  const rest = { innerSteps: 20, gradientNorm: 1, tokens: 1024, tokensPerSecond: 1234.5 };
+  return { type: 'step', round, step: number, loss, ...rest };
+}
+
+function closed(round: number, heldOutLoss: number | null, stateHash = 'abcdef0123'): NodeEvent {
+  const traffic = { bytesSent: 1_500_000, bytesReceived: 1_500_000, tokens: 20_480, wallMs: 9000 };
+  const contributions = [idOf('a'), idOf('b')];
+  const rejected = [{ node: idOf('evil'), code: 'norm-too-large' }];
+  return {
+    type: 'round',
+    round,
+    trainingLoss: 6,
+    heldOutLoss,
+    contributions,
+    rejected,
+    stateHash,
+    ...traffic,
+  };
+}
+
+function swarm() {
+  const view = createLiveView('NeuroShard demo', [
+    { name: 'a', role: 'honest' },
+    { name: 'b', role: 'honest' },
+    { name: 'evil', role: 'hostile' },
+  ]);
+  for (const { name } of view.nodes) applyEvent(view, name, started(name));
+  return view;
+}
+
+test('plain lines tell each thing once: the first step, each round, agreement, what happened to nodes', () => {
+  const view = swarm();
+  assert.deepEqual(applyEvent(view, 'a', { type: 'heldOut', round: 0, loss: 7.625 }), [
+    'held-out loss before training: 7.625',
+  ]);
+  assert.deepEqual(applyEvent(view, 'b', { type: 'heldOut', round: 0, loss: 7.625 }), []);
+  assert.deepEqual(applyEvent(view, 'a', step(0, 1, 7.6)), [
+    'a: round 0 step 1/20, loss 7.600, 1235 tokens/s',
+  ]);
+  assert.deepEqual(applyEvent(view, 'a', step(0, 2, 7.5)), []);
+  assert.deepEqual(applyEvent(view, 'a', step(0, 20, 7.1)), [
+    'a: round 0 step 20/20, loss 7.100, 1235 tokens/s',
+  ]);
+  assert.deepEqual(applyEvent(view, 'b', closed(0, null)), [
+    'round 0: 2 accepted, 1 rejected (evil norm-too-large)',
+  ]);
+  assert.deepEqual(applyEvent(view, 'evil', closed(0, 0.1, 'lies')), []);
+  const last = ['round 0: same state abcdef on 2 nodes', 'held-out loss after round 0: 6.500'];
+  assert.deepEqual(applyEvent(view, 'a', closed(0, 6.5)), last);
+  assert.deepEqual([...view.heldOutLosses.values()], [7.625, 6.5]);
+  const sample: NodeEvent = { type: 'sample', round: 1, prompt: 'The people', text: ' of\x1b[2J the\nUnion' };
+  assert.deepEqual(applyEvent(view, 'a', sample), ['round 1: sample: The people of [2J the Union']);
+  assert.deepEqual(applyEvent(view, 'b', sample), []);
+  assert.deepEqual(applyExit(view, 'b', 'ended by SIGKILL'), ['b: ended by SIGKILL']);
+});
+
+test('a node whose state differs is named', () => {
+  const view = swarm();
+  applyEvent(view, 'a', closed(0, 6.5, 'abcdef'));
+  assert.deepEqual(applyEvent(view, 'b', closed(0, null, 'fedcba')), [
+    'round 0: STATES DIFFER: b not abcdef',
+  ]);
+});
+
+test('agreement is told when the running honest nodes have reported, without those that ended', () => {
+  const view = swarm();
+  applyExit(view, 'b', 'ended by SIGKILL');
+  assert.equal(applyEvent(view, 'a', closed(0, null)).at(-1), 'round 0: same state abcdef on 1 node');
+});
+
+test('the table shows every node, the rounds and the curve', () => {
+  const view = swarm();
+  applyEvent(view, 'a', { type: 'heldOut', round: 0, loss: 7.625 });
+  applyEvent(view, 'a', step(2, 7, 5.4321));
+  applyEvent(view, 'a', { type: 'peers', connected: 2, members: 3, membersConnected: 3 });
+  for (const name of ['a', 'b']) applyEvent(view, name, closed(1, 5.5));
+  applyExit(view, 'b', 'ended by SIGKILL');
+  const lines = renderLiveView(view, {
+    width: 100,
+    height: 40,
+    color: false,
+    status: '2 min 05 s',
+    footer: 'Ctrl-C stops',
+  });
+  assert.deepEqual(lines, [
+    'NeuroShard demo, 1.31M parameters, 2 min 05 s',
+    '',
+    '  node  role     round  step  tokens/s   loss  held-out  peers  ',
+    '  a     honest       2  7/20      1235  5.432     5.500      2  ',
+    '  b     honest       0   0/-         -      -     5.500      -  stopped',
+    '  evil  hostile      0   0/-         -      -         -      -  ',
+    '',
+    '  held-out loss  7.625 █▁ 5.500 (-27.9%)',
+    '',
+    '  round  held-out  accepted  rejected                  sent  state',
+    '      1     5.500         2  1: evil norm-too-large  3.0 MB  same state abcdef on 2 nodes',
+    '',
+    'b: ended by SIGKILL',
+    '',
+    'Ctrl-C stops',
+  ]);
+});
+
+test('nothing is wider or longer than the terminal, with colour or without', () => {
+  const view = swarm();
+  for (let round = 0; round < 100; round++) applyEvent(view, 'a', closed(round, 7 - round / 50));
+  applyEvent(view, 'a', { type: 'sample', round: 9, prompt: 'x', text: 'y'.repeat(500) });
+  for (const [width, height] of [
+    [20, 10],
+    [79, 23],
+    [200, 60],
+  ] as const) {
+    const plain = renderLiveView(view, { width, height, color: false });
+    assert.ok(plain.length <= height);
+    for (const line of plain) assert.ok([...line].length <= width, line);
+    const colored = renderLiveView(view, { width, height, color: true });
+    assert.deepEqual(
+      colored.map((line) => line.replace(colorCode, '')),
+      plain,
+    );
+  }
+});
+
+test('a sparkline spans its values and is thinned to its width', () => {
+  assert.equal(sparkline([8, 4.5, 1], 10), '█▅▁');
+  assert.equal(sparkline([3, 3, 3], 10), '▁▁▁');
+  assert.equal(sparkline([1, Number.NaN, 2], 10), '▁?█');
+  assert.equal(sparkline([5], 10), '▁');
+  const long = Array.from({ length: 1000 }, (_, index) => 1000 - index);
+  assert.equal(sparkline(long, 8), '█▇▆▅▄▃▂▁');
+});
+
+test('a redraw goes up over what it drew, clears the rest of each line and everything below', () => {
+  assert.equal(redrawText(['a', 'b'], 0), '\x1b[?2026ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?2026l');
+  assert.equal(redrawText(['c'], 2), '\x1b[?2026h\x1b[2A\rc\x1b[K\n\x1b[J\x1b[?2026l');
+});
+
+test('a screen that is no terminal gets plain lines and no escape codes; a terminal gets the table at the end', () => {
+  const nodes = [{ name: 'a', role: 'honest' }] as const;
+  for (const isTTY of [false, true]) {
+    const written: string[] = [];
+    const stream = { isTTY, columns: 60, rows: 20, write: (text: string) => written.push(text) };
+    const screen = openLiveScreen(stream, { title: 'demo', nodes, color: false });
+    screen.event('a', started('a'));
+    screen.close();
+    if (isTTY) assert.match(written.join(''), /demo, 1\.31M parameters, [\s\S]*a {5}honest/);
+    else assert.deepEqual(written, ['a: started as process 42, 1310848 parameters\n']);
+  }
+});
