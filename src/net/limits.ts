@@ -6,6 +6,8 @@ const KiB = 1024;
 export const topicMessageBytesMax = 64 * KiB;
 /** Requests in flight from one peer to one protocol; more are refused. */
 export const requestsInFlightMax = 64;
+/** Requests of one stream that are worked on at once; while others wait, nothing more is read. */
+export const requestsAtOnceMax = 16;
 /** Bytes handed to a stream at once: larger bodies go in such pieces, so that back-pressure is felt between them. */
 export const pieceBytesMax = 1024 * KiB;
 /** Announcements one peer may send us per minute over all topics. */

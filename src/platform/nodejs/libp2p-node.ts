@@ -1,0 +1,128 @@
+/**
+ * The libp2p node of a network member: transports, encryption, multiplexing and services, tuned so that an idle
+ * connection is silent. It knows libp2p's options and nothing of our protocols.
+ */
+import { autoNAT } from '@libp2p/autonat';
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2';
+import { privateKeyFromRaw } from '@libp2p/crypto/keys';
+import { dcutr } from '@libp2p/dcutr';
+import { type GossipSub, gossipsub } from '@libp2p/gossipsub';
+import { identify, identifyPush } from '@libp2p/identify';
+import type { Libp2p, Metrics, PeerId } from '@libp2p/interface';
+import { kadDHT } from '@libp2p/kad-dht';
+import { mdns } from '@libp2p/mdns';
+import { noise } from '@libp2p/noise';
+import { ping } from '@libp2p/ping';
+import { tcp } from '@libp2p/tcp';
+import { uPnPNAT } from '@libp2p/upnp-nat';
+import { webSockets } from '@libp2p/websockets';
+import { yamux } from '@libp2p/yamux';
+import type { Multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p } from 'libp2p';
+import { gossipOptions } from './libp2p-topics.ts';
+
+export interface Libp2pNodeOptions {
+  readonly secretKey: Uint8Array;
+  readonly listen: readonly string[];
+  /** Between `/neuroshard/` and the protocol's name. */
+  readonly networkPrefix: string;
+  readonly mdns: boolean;
+  readonly upnp: boolean;
+  /** Many nodes on one machine: loopback only, no discovery beyond greetings, no limits by address. */
+  readonly localSwarm: boolean;
+  readonly relayServer: boolean;
+  readonly relayClient: boolean;
+  readonly connectionsMax: number;
+  readonly metrics: Metrics;
+  readonly isRefused: (peer: PeerId) => boolean;
+}
+
+export interface Libp2pNode {
+  readonly libp2p: Libp2p;
+  readonly gossip: GossipSub;
+}
+
+const MiB = 1024 * 1024;
+const minuteMs = 60_000;
+const windowBytesMax = 4 * MiB;
+
+/** Built, not started. */
+export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp2pNode> {
+  const { localSwarm } = options;
+  // Dead connections are found by TCP's own probes, which carry no bytes; nothing else is sent on an idle one.
+  const socketOptions = { keepAlive: true, keepAliveInitialDelay: 20_000, noDelay: true };
+  const libp2p = await createLibp2p({
+    start: false,
+    privateKey: privateKeyFromRaw(options.secretKey),
+    nodeInfo: { name: 'neuroshard', version: '1', userAgent: 'neuroshard/1' },
+    metrics: () => options.metrics,
+    addresses: { listen: [...options.listen, ...(options.relayClient ? ['/p2p-circuit'] : [])] },
+    transports: [
+      tcp({
+        ...socketOptions,
+        inboundSocketInactivityTimeout: 0,
+        outboundSocketInactivityTimeout: 0,
+        dialOpts: socketOptions,
+      }),
+      webSockets(),
+      circuitRelayTransport(),
+    ],
+    connectionEncrypters: [noise()],
+    streamMuxers: [
+      yamux({
+        // The ping at the start measures the round trip that lets windows grow; later ones are rare.
+        enableKeepAlive: true,
+        keepAliveInterval: 10 * minuteMs,
+        streamOptions: {
+          initialStreamWindowSize: MiB,
+          maxStreamWindowSize: windowBytesMax,
+          // A paused stream must hold what the peer may still send.
+          maxReadBufferLength: windowBytesMax + MiB,
+        },
+      }),
+    ],
+    connectionGater: {
+      denyDialMultiaddr: (address) => localSwarm && !isLoopback(address),
+      denyDialPeer: options.isRefused,
+      denyInboundEncryptedConnection: options.isRefused,
+      denyOutboundEncryptedConnection: options.isRefused,
+    },
+    connectionManager: {
+      maxConnections: options.connectionsMax,
+      // We redial ourselves, with our own clock and bounds.
+      reconnectRetries: 0,
+      ...(localSwarm ? { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 100 } : {}),
+    },
+    connectionMonitor: { enabled: false },
+    peerDiscovery: options.mdns ? [mdns({ serviceTag: `neuroshard-${options.networkPrefix}` })] : [],
+    services: {
+      identify: identify(),
+      ping: ping(),
+      gossip: gossipsub(gossipOptions(localSwarm)),
+      ...(localSwarm ? {} : wideAreaServices(options)),
+      ...(options.upnp ? { upnp: uPnPNAT() } : {}),
+      ...(options.relayServer
+        ? { relay: circuitRelayServer({ reservations: { applyDefaultLimit: false } }) }
+        : {}),
+    },
+  });
+  return { libp2p, gossip: libp2p.services.gossip as GossipSub };
+}
+
+function wideAreaServices(options: Libp2pNodeOptions) {
+  return {
+    identifyPush: identifyPush(),
+    dht: kadDHT({
+      protocol: `/neuroshard/${options.networkPrefix}/kad/1`,
+      querySelfInterval: 30 * minuteMs,
+      clientMode: false,
+    }),
+    autoNAT: autoNAT({ refreshInterval: 60 * minuteMs }),
+    dcutr: dcutr(),
+  };
+}
+
+export function isLoopback(address: Multiaddr): boolean {
+  const text = address.toString();
+  return /^\/ip4\/127\.\d+\.\d+\.\d+\//.test(text) || text.startsWith('/ip6/::1/');
+}

@@ -1,0 +1,121 @@
+/**
+ * Topics over gossipsub. In a network where everybody is connected to everybody a message goes straight from its
+ * author to each subscriber and is never passed on; else gossipsub's mesh forwards it. Gossipsub's own signatures are
+ * off, because every payload carries its author's: what is authenticated here is the peer that handed a message over.
+ */
+import { createHash } from 'node:crypto';
+import type { GossipSub } from '@libp2p/gossipsub';
+import { type GossipsubOpts, type Message, StrictNoSign, TopicValidatorResult } from '@libp2p/gossipsub';
+import type { PeerId } from '@libp2p/interface';
+import { topicMessageBytesMax, topicMessagesPerMinuteMax } from '../../net/limits.ts';
+import type { RateLimiter } from '../../net/rate-limit.ts';
+import type { NodeId, TopicHandler } from '../../net/transport.ts';
+
+/** A number before each payload, so that publishing the same bytes again is a new message. */
+const nonceBytes = 4;
+const messageIdBytes = 16;
+const rpcBytesMax = 2 * topicMessageBytesMax;
+
+export function gossipOptions(localSwarm: boolean): Partial<GossipsubOpts> {
+  return {
+    globalSignaturePolicy: StrictNoSign,
+    msgIdFn: (message: Message) => messageId(message),
+    floodPublish: true,
+    allowPublishToZeroTopicPeers: true,
+    fallbackToFloodsub: false,
+    emitSelf: false,
+    doPX: false,
+    maxInboundDataLength: rpcBytesMax,
+    maxOutboundBufferSize: 4 * 1024 * 1024,
+    // For messages of a few hundred bytes, saying that one has them costs as much as getting them twice.
+    idontwantMinDataSize: 16 * 1024,
+    ...(localSwarm ? { scoreParams: { IPColocationFactorWeight: 0 } } : {}),
+  };
+}
+
+function messageId(message: Message): Uint8Array {
+  const digest = createHash('sha256').update(message.topic).update('\n').update(message.data).digest();
+  return new Uint8Array(digest.subarray(0, messageIdBytes));
+}
+
+export interface TopicsOptions {
+  readonly gossip: GossipSub;
+  /** Goes before every topic: networks never mix. */
+  readonly prefix: string;
+  readonly rates: RateLimiter;
+  /** Null for who has not greeted us: not of our network. */
+  readonly nodeOf: (peer: PeerId) => NodeId | null;
+  /** Whether every node is connected to every other, so that nothing needs passing on. */
+  readonly isFullMesh: () => boolean;
+  readonly penalize: (peer: NodeId, code: string) => void;
+}
+
+export interface Topics {
+  publish(topic: string, message: Uint8Array): Promise<void>;
+  subscribe(topic: string, bytesMax: number, handler: TopicHandler): () => void;
+}
+
+interface Subscription {
+  readonly bytesMax: number;
+  readonly handler: TopicHandler;
+}
+
+export function createTopics(options: TopicsOptions): Topics {
+  const { gossip, prefix } = options;
+  const subscriptions = new Map<string, Set<Subscription>>();
+  let nonce = createHash('sha256')
+    .update(`${process.pid} ${process.hrtime.bigint()}`)
+    .digest()
+    .readUInt32BE();
+
+  /** Gossipsub asks before it passes a message on: here it is delivered, too. */
+  function receive(topic: string, peer: PeerId, data: Uint8Array): TopicValidatorResult {
+    const from = options.nodeOf(peer);
+    if (from === null) return TopicValidatorResult.Ignore;
+    if (!options.rates.take(`${from} topics`, topicMessagesPerMinuteMax)) {
+      options.penalize(from, 'refused');
+      return TopicValidatorResult.Ignore;
+    }
+    const message = data.subarray(nonceBytes);
+    let isValid = data.length >= nonceBytes;
+    if (!isValid) options.penalize(from, 'malformed');
+    for (const { bytesMax, handler } of isValid ? [...(subscriptions.get(topic) ?? [])] : []) {
+      const code =
+        message.length > bytesMax ? 'too-large' : handler(from, message) === false ? 'invalid' : null;
+      if (code === null) continue;
+      options.penalize(from, code);
+      isValid = false;
+    }
+    if (!isValid) return TopicValidatorResult.Reject;
+    return options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
+  }
+
+  return {
+    async publish(topic, message) {
+      if (message.length > topicMessageBytesMax)
+        throw new RangeError(`announcement of ${message.length} bytes`);
+      const data = new Uint8Array(nonceBytes + message.length);
+      new DataView(data.buffer).setUint32(0, nonce);
+      nonce = (nonce + 1) >>> 0;
+      data.set(message, nonceBytes);
+      await gossip.publish(prefix + topic, data);
+    },
+    subscribe(topic, bytesMax, handler) {
+      const subscription = { bytesMax, handler };
+      const existing = subscriptions.get(topic);
+      if (existing) existing.add(subscription);
+      else {
+        subscriptions.set(topic, new Set([subscription]));
+        gossip.topicValidators.set(prefix + topic, (peer, message) => receive(topic, peer, message.data));
+        gossip.subscribe(prefix + topic);
+      }
+      return () => {
+        const entries = subscriptions.get(topic);
+        if (!entries?.delete(subscription) || entries.size > 0) return;
+        subscriptions.delete(topic);
+        gossip.topicValidators.delete(prefix + topic);
+        gossip.unsubscribe(prefix + topic);
+      };
+    },
+  };
+}
