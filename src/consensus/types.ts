@@ -85,7 +85,7 @@ export interface Application {
   decided(decided: DecidedBlock): Promise<void> | void;
   /** Proof that a member broke the rules. */
   evidence?(evidence: Evidence): void;
-  /** Others have passed `height` and gossip alone may not bring it: fetch decided blocks from a peer and `adopt`. */
+  /** Others have left `height` and gossip alone may not bring it: fetch decided blocks from a peer and `adopt`. */
   behind?(height: number): void;
   /** The replica stopped for good: its store or `decided` failed, or a bound that should never be met was met. */
   failed?(error: unknown): void;
@@ -131,9 +131,8 @@ export interface ReplicaStatus {
   readonly failed: boolean;
 }
 
+/** Delivers, sends and receives from the clock's next turn after its creation on. */
 export interface Replica {
-  /** Begins to deliver and to take part. */
-  start(): void;
   /** A message from gossip; `from` is used in details only, signatures inside say who spoke. */
   receive(from: string, message: Uint8Array): Outcome<void>;
   /** There is something to decide: stays in force until a payload is decided. Retries refused proposals. */

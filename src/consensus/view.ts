@@ -1,0 +1,105 @@
+/**
+ * The pace of a height: when its view runs, how long until its members give up on the leader, and when a member that
+ * makes no progress repeats itself. A height is idle until somebody has something to decide, so a network that trains
+ * for minutes between decisions burns no heights meanwhile.
+ */
+import { bestPath } from './chain.ts';
+import { includesHonest } from './members.ts';
+import {
+  closeView,
+  deltaMs,
+  isLeader,
+  maySpeak,
+  newView,
+  type ReplicaState,
+  send,
+  tipUndecided,
+  viewTimer,
+} from './state.ts';
+import { speakers } from './tally.ts';
+import { voteDummy } from './voting.ts';
+
+/** The paper's timeout, in Δ. */
+const viewDeltas = 3;
+
+export function enterHeight(r: ReplicaState, height: number): void {
+  closeView(r);
+  r.height = height;
+  r.view = newView();
+  if (height > r.record.height) r.record = { height };
+}
+
+/** Starts the view when there is a reason to, and rests when a decision has taken the reason away. */
+export function updateActivity(r: ReplicaState): void {
+  if (r.phase !== 'running') return;
+  const wanted = hasReason(r);
+  if (wanted && !r.view.active) activate(r);
+  else if (!wanted && r.view.active) {
+    closeView(r);
+    r.view = newView();
+  }
+}
+
+/**
+ * A member alone must not be able to burn heights, so votes wake others only when an honest member is among the
+ * voters; a proposal does at once, because its leader has one height in n.
+ */
+function hasReason(r: ReplicaState): boolean {
+  if (r.awake || tipUndecided(r)) return true;
+  const tally = r.tallies.get(r.height);
+  if (tally && tally.proposals.size > 0) return true;
+  const spoken = new Set<number>();
+  for (const other of r.tallies.values()) if (other.height >= r.height) speakers(other, spoken);
+  let weight = 0;
+  for (const member of spoken) weight += r.members.list[member]!.weight;
+  return includesHonest(r.members, weight);
+}
+
+function activate(r: ReplicaState): void {
+  const { view } = r;
+  view.active = true;
+  const delta = deltaMs(r);
+  viewTimer(r, viewDeltas * delta, () => {
+    voteDummy(r);
+    r.changed();
+  });
+  if (isLeader(r)) {
+    viewTimer(r, delta / 2, () => {
+      view.fillerDue = true;
+      r.changed();
+    });
+  }
+  repeatLater(r, 0);
+}
+
+function repeatLater(r: ReplicaState, attempt: number): void {
+  const { deltaMs: base, retransmitGrowth, retransmitMsMax } = r.timing;
+  const delayMs = Math.min(2 * base * retransmitGrowth ** attempt, retransmitMsMax);
+  viewTimer(r, delayMs, () => {
+    repeat(r);
+    repeatLater(r, attempt + 1);
+  });
+}
+
+/** Our own statements at this height, our last promise, and the proof that this height was reached. */
+function repeat(r: ReplicaState): void {
+  const own = r.tallies.get(r.height);
+  if (r.me >= 0 && own) {
+    const { proposal } = r.record;
+    if (proposal && maySpeak(r) && own.proposals.size > 0) send(r, { type: 'proposal', proposal }, true);
+    for (const kind of ['vote', 'dummy'] as const) {
+      const vote = own.votes[kind].get(r.me);
+      if (vote) send(r, { type: 'vote', vote }, true);
+    }
+  }
+  if (r.me < 0) return;
+  const path = bestPath(r.tallies, r.tip, r.height);
+  const newest = path.linked ? path.blocks.at(-1) : undefined;
+  const promise = newest && r.tallies.get(newest.block.height)?.votes.finalize.get(r.me);
+  if (promise) send(r, { type: 'vote', vote: promise }, true);
+  const before = r.tallies.get(r.height - 1)?.certificates;
+  for (const kind of ['vote', 'dummy'] as const) {
+    const certificate = before?.[kind];
+    if (certificate) send(r, { type: 'certificate', certificate }, true);
+  }
+}
