@@ -215,6 +215,7 @@ function swap(heap: Candidate[], a: number, b: number): void {
 /** The bytes of tokenizer.json: the same vocabulary always gives the same bytes. */
 export function tokenizerJsonOf({ tokens, merges }: BpeVocabulary): Uint8Array {
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const placeholder = 'vocabulary';
   const file = {
     version: '1.0',
     truncation: null,
@@ -243,9 +244,11 @@ export function tokenizerJsonOf({ tokens, merges }: BpeVocabulary): Uint8Array {
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: false,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      vocab: placeholder,
       merges: merges.map(([left, right]) => `${tokens[left]} ${tokens[right]}`),
     },
   };
-  return utf8(`${JSON.stringify(file)}\n`);
+  // Written by hand in order of ids: a JavaScript object would list the tokens that look like integers first.
+  const vocabulary = tokens.map((token, id) => `${JSON.stringify(token)}:${id}`).join(',');
+  return utf8(`${JSON.stringify(file).replace(`"${placeholder}"`, () => `{${vocabulary}}`)}\n`);
 }

@@ -8,6 +8,7 @@ import { sha256, taggedHash } from '../std/hash.ts';
 import { merkleRoot } from '../std/merkle.ts';
 import { CodedError } from '../std/outcome.ts';
 import { tokenizerJsonOf, trainBpe, WordCounter } from './bpe-trainer.ts';
+import { type Dataset, memoryDataset } from './dataset.ts';
 import {
   type DatasetSource,
   manifestLimits,
@@ -120,6 +121,16 @@ export async function buildDataset(options: BuildOptions, putShard: PutShard): P
     heldOut: heldOutShards(shards.length, options.heldOutEvery ?? buildDefaults.heldOutEvery),
   } as const;
   return { published: publishManifest(manifest, options.key ?? null), tokenizerJson };
+}
+
+/** Builds a dataset that stays in memory: for tests and the simulator. */
+export async function buildMemoryDataset(options: BuildOptions): Promise<Dataset> {
+  const shards: Uint8Array[] = [];
+  const { published, tokenizerJson } = await buildDataset(
+    options,
+    async (_index, bytes) => void shards.push(bytes),
+  );
+  return memoryDataset(published, tokenizerJson, shards);
 }
 
 function checkOptions({ name, sources, shardTokens, heldOutEvery }: BuildOptions): void {

@@ -7,7 +7,7 @@ import { equalBytes } from '../std/bytes.ts';
 import { type HashHex, sha256 } from '../std/hash.ts';
 import { CodedError } from '../std/outcome.ts';
 import type { DatasetManifest, PublishedManifest } from './manifest.ts';
-import { bytesOfTokens, chunkCount, decodeChunk, openShard, type ShardTokens } from './shard.ts';
+import { chunkCount, decodeChunk, openShard, type ShardTokens } from './shard.ts';
 
 export interface Dataset {
   readonly manifest: DatasetManifest;
@@ -94,17 +94,17 @@ async function readShard(
   throw new CodedError('shard-corrupt', `${source.nameOf(index)}: ${opened.detail}`);
 }
 
-/** A dataset that is wholly in memory: tests, the simulator, and datasets just built. */
+/** A dataset whose shard bytes are all in memory: tests, the simulator, and datasets just built. */
 export function memoryDataset(
   published: PublishedManifest,
   tokenizerJson: Uint8Array,
-  shards: readonly ShardTokens[],
+  shards: readonly Uint8Array[],
 ): Dataset {
   return openDataset(
     published,
     tokenizerJson,
     {
-      read: async (index) => bytesOfTokens(must(shards[index], `no shard ${index}`)),
+      read: async (index) => must(shards[index], `no shard ${index}`),
       nameOf: (index) => `shard ${index}`,
     },
     { memoryBytesMax: Number.POSITIVE_INFINITY },
