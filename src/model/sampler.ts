@@ -3,6 +3,7 @@
  * bit-equal everywhere, so a seed replays on any machine given equal logits. It knows no model and no tokenizer.
  */
 import { z } from 'zod';
+import { AssertionError } from '../std/assert.ts';
 import { utf8 } from '../std/bytes.ts';
 import { exponential } from '../std/elementary.ts';
 import { taggedHash } from '../std/hash.ts';
@@ -53,12 +54,14 @@ export function sampleToken(logits: Float32Array, options: SamplingOptions, rand
     weight((logits[id]! - largest) / options.temperature),
   );
   const kept = nucleus(weights, options.topP);
-  let rest = uniform(random) * kept.total;
+  const threshold = uniform(random) * kept.total;
+  let sum = 0;
   for (let i = 0; i < kept.count; i++) {
-    rest -= weights[i]!;
-    if (rest < 0) return candidates[i]!;
+    sum += weights[i]!;
+    if (sum > threshold) return candidates[i]!;
   }
-  return candidates[kept.count - 1]!;
+  // The same additions in the same order gave the total, and the draw is below 1.
+  throw new AssertionError('no token reached the threshold');
 }
 
 function weight(exponent: number): number {
