@@ -1,0 +1,216 @@
+/** Calls over both kinds of port, against a replica that only remembers and returns: order, copies, errors, death. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, fork } from 'node:child_process';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { MessageChannel, type MessagePort, Worker, workerData } from 'node:worker_threads';
+import type { GenerateRequest, ReplicaSnapshot, StageReplica } from '../../diloco/replica.ts';
+import { accept, CodedError, reject } from '../../std/outcome.ts';
+import { type ComputePort, processPort, threadPort } from './compute-port.ts';
+import { connectReplica, serveReplica } from './compute-rpc.ts';
+
+const flat = 3 * 1024 * 1024 + 5;
+
+/** `generate` gives back a log of calls; `seed` steers it: 1 throws a coded error, 2 a plain one, 3 kills this side. */
+function rememberingReplica(): StageReplica {
+  const calls: number[] = [];
+  const memory = new WebAssembly.Memory({ initial: 4 });
+  const blob = new Uint8Array(memory.buffer, 8, 100_000).fill(7);
+  const weights = new Float32Array(flat).map((_, index) => index % 1000);
+  const position = { round: 3, step: 4, optimizerSteps: 5, stateHash: 'ab' };
+  const named = (name: string, tensor: Float32Array) => [name, tensor] as const;
+  let running = 0;
+  return {
+    info: async () => ({
+      engineId: 'fake',
+      parameters: 1,
+      flatLength: flat,
+      blobBytes: 100_000,
+      stateLeaves: 1,
+    }),
+    position: async () => position,
+    trainStep: async (batches, learningRate) => {
+      running += 1;
+      await new Promise((resolve) => setTimeout(resolve, batches[0]!.tokens[0]!));
+      calls.push(batches[0]!.labels[0]!);
+      running -= 1;
+      return { loss: learningRate, gradientNorm: running };
+    },
+    evaluate: async () => Number.NaN,
+    contribute: async () => ({ blob, blobHash: 'cd' }),
+    screen: async (bytes) =>
+      bytes[0] === 1 ? accept({ norm: bytes.length }) : reject('not-finite', 'element 0'),
+    closeRound: async ({ contributions }) =>
+      accept({
+        position,
+        rejected: contributions.map((each) => ({ node: each.nodeId, code: String(each.blob.at(-1)) })),
+      }),
+    readLeaf: async () => undefined,
+    install: async () => reject('state-mismatch'),
+    snapshot: async () => ({
+      position,
+      contributed: true,
+      tensors: Object.fromEntries(
+        ['weights', 'firstMoments', 'secondMoments', 'errorFeedback', 'base', 'velocity'].map((name) =>
+          named(name, weights.slice()),
+        ),
+      ) as ReplicaSnapshot['tensors'],
+    }),
+    restore: async ({ tensors }) => {
+      const differs = tensors.velocity.findIndex((value, index) => value !== weights[index]);
+      return differs < 0 && tensors.velocity.length === flat ? accept(position) : reject('snapshot-mismatch');
+    },
+    generate: async ({ seed }: GenerateRequest) => {
+      if (seed === 1) throw new CodedError('disk-full', 'one line');
+      if (seed === 2) throw new RangeError('plain');
+      if (seed === 3) process.exit(3);
+      return calls;
+    },
+    exportWeights: async () => ({ 'a.weight': new Float32Array([1.5]), 'b.weight': weights.slice(0, 2) }),
+    close: async () => undefined,
+  };
+}
+
+if (process.argv[2] === 'serve') {
+  serveReplica(rememberingReplica(), processPort(process));
+} else if (workerData?.port) {
+  serveReplica(rememberingReplica(), threadPort(workerData.port as MessagePort));
+} else {
+  describe('over a channel in one thread', () => {
+    runContract(async () => {
+      const { port1, port2 } = new MessageChannel();
+      serveReplica(rememberingReplica(), threadPort(port2));
+      return threadPort(port1);
+    });
+  });
+  describe('over a thread', () => {
+    runContract(async () => {
+      const { port1, port2 } = new MessageChannel();
+      new Worker(new URL(import.meta.url), { workerData: { port: port2 }, transferList: [port2] });
+      return threadPort(port1);
+    });
+    testDeath(async () => {
+      const { port1, port2 } = new MessageChannel();
+      new Worker(new URL(import.meta.url), { workerData: { port: port2 }, transferList: [port2] });
+      return threadPort(port1);
+    });
+  });
+  describe('over a process', () => {
+    const start = async () => processPort(startChild());
+    runContract(start);
+    testDeath(start);
+    test('a killed process rejects what waits for it', async () => {
+      const child = startChild();
+      const replica = connectReplica(processPort(child));
+      await replica.info();
+      const waiting = replica.trainStep([batch(60_000, 0)], 1);
+      child.kill('SIGKILL');
+      await assert.rejects(waiting, { code: 'compute-stopped' });
+    });
+  });
+}
+
+function startChild(): ChildProcess {
+  return fork(fileURLToPath(import.meta.url), ['serve'], { serialization: 'advanced', execArgv: [] });
+}
+
+function batch(delayMs: number, mark: number) {
+  return { tokens: new Int32Array([delayMs]), labels: new Int32Array([mark]) };
+}
+
+function generateRequest(seed: number): GenerateRequest {
+  return { prompt: [1], tokensMax: 1, temperature: 0, seed };
+}
+
+function runContract(start: () => Promise<ComputePort>): void {
+  let port: ComputePort | undefined;
+  let replica: StageReplica | undefined;
+  const connect = async () => (replica ??= connectReplica((port ??= await start())));
+  after(() => port?.close());
+
+  test('values and rejections arrive as they were', async () => {
+    const { info, evaluate, readLeaf, screen } = await connect();
+    assert.equal((await info()).flatLength, flat);
+    assert.ok(Number.isNaN(await evaluate([])));
+    assert.equal(await readLeaf(1, 2), undefined);
+    assert.deepEqual(await screen(new Uint8Array([0]), ''), reject('not-finite', 'element 0'));
+  });
+
+  test('calls run one after another in the order they were made', async () => {
+    const { trainStep, generate } = await connect();
+    const steps = [batch(30, 0), batch(1, 1), batch(10, 2)].map((each, index) => trainStep([each], index));
+    const log = generate(generateRequest(0));
+    assert.deepEqual(await Promise.all(steps), [
+      { loss: 0, gradientNorm: 0 },
+      { loss: 1, gradientNorm: 0 },
+      { loss: 2, gradientNorm: 0 },
+    ]);
+    assert.deepEqual([...(await log)], [0, 1, 2]);
+  });
+
+  test('a large call sent before a small one is served before it', async () => {
+    const { closeRound, position } = await connect();
+    const order: string[] = [];
+    const blob = new Uint8Array(9_000_000);
+    blob[8_999_999] = 5;
+    const contributions = [{ nodeId: 'n', batches: 1, blob }];
+    const large = closeRound({ round: 1, ownNodeId: 'n', contributions }).then((result) => {
+      order.push('large');
+      return result;
+    });
+    await Promise.all([large, position().then(() => order.push('small'))]);
+    assert.deepEqual(order, ['large', 'small']);
+    const result = await large;
+    assert.ok(result.ok);
+    assert.deepEqual(result.value.rejected, [{ node: 'n', code: '5' }]);
+    assert.equal(blob.length, 9_000_000, 'the caller keeps its blob');
+  });
+
+  test('a view of a larger buffer arrives alone, and the replica keeps it', async () => {
+    const { contribute, screen } = await connect();
+    for (let time = 0; time < 2; time++) {
+      const { blob } = await contribute();
+      assert.equal(blob.length, 100_000);
+      assert.ok(blob.every((byte) => byte === 7));
+    }
+    const buffer = new Uint8Array([9, 1, 2, 3, 9]);
+    assert.deepEqual(await screen(buffer.subarray(1, 4), ''), accept({ norm: 3 }));
+    assert.deepEqual(buffer, new Uint8Array([9, 1, 2, 3, 9]));
+  });
+
+  test('large arrays survive the way there and back', async () => {
+    const { snapshot, restore, exportWeights } = await connect();
+    const taken = await snapshot();
+    assert.equal(taken.tensors.weights.length, flat);
+    assert.equal(taken.tensors.velocity[flat - 1], (flat - 1) % 1000);
+    assert.ok((await restore(taken)).ok);
+    assert.equal(taken.tensors.weights.length, flat, 'the caller keeps its snapshot');
+    taken.tensors.velocity[flat - 1] = -1;
+    assert.deepEqual(await restore(taken), reject('snapshot-mismatch'));
+    assert.deepEqual(await exportWeights(), {
+      'a.weight': new Float32Array([1.5]),
+      'b.weight': new Float32Array([0, 1]),
+    });
+  });
+
+  test('errors keep their name, code and message', async () => {
+    const { generate } = await connect();
+    await assert.rejects(generate(generateRequest(1)), (error: unknown) => {
+      assert.ok(error instanceof CodedError);
+      assert.equal(error.code, 'disk-full');
+      assert.equal(error.message, 'one line');
+      return true;
+    });
+    await assert.rejects(generate(generateRequest(2)), { name: 'RangeError', message: 'plain' });
+  });
+}
+
+function testDeath(start: () => Promise<ComputePort>): void {
+  test('when the other side dies every call rejects, made before or after', async () => {
+    const replica = connectReplica(await start());
+    await replica.info();
+    const waiting = [replica.generate(generateRequest(3)), replica.position()];
+    for (const call of waiting) await assert.rejects(call, { code: 'compute-stopped' });
+    await assert.rejects(replica.info(), { code: 'compute-stopped' });
+  });
+}
