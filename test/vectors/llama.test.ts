@@ -7,7 +7,13 @@ import { after, describe, test } from 'node:test';
 import { type ModelConfig, parameterCount } from '../../src/model/config.ts';
 import { createDecoder } from '../../src/model/generate.ts';
 import { fromHuggingFaceConfig } from '../../src/model/huggingface.ts';
-import { embeddingName, type ParameterSpec, parameterList, wholeModel } from '../../src/model/parameters.ts';
+import {
+  embeddingName,
+  type ParameterSpec,
+  parameterList,
+  type StageSpec,
+  wholeModel,
+} from '../../src/model/parameters.ts';
 import { greedy, samplingRandom } from '../../src/model/sampler.ts';
 import {
   buildEvaluationGraph,
@@ -19,6 +25,7 @@ import {
 import { createNativeEngine } from '../../src/platform/nodejs/onnx-native.ts';
 import { must } from '../../src/std/assert.ts';
 import type { Engine } from '../../src/tensor/engine.ts';
+import { type Graph, sizeOf } from '../../src/tensor/graph.ts';
 import { createInterpreter } from '../../src/tensor/interpreter.ts';
 import type { KernelMemory } from '../../src/tensor/kernels/kernels.ts';
 import { createKernelMemory } from '../../src/tensor/kernels/wasm.ts';
@@ -199,6 +206,49 @@ async function checkEvaluation(fixture: Fixture, engine: Engine): Promise<void> 
   assertClose(loss, expected.losses.slice(0, 1), 'evaluation loss');
 }
 
+/** The gradients of the fixture again, with the model cut before and after every layer. */
+async function checkStages(fixture: Fixture, engine: Engine): Promise<void> {
+  const { config, expected } = fixture;
+  const shape = { batch: expected.batch, sequence: expected.seq };
+  const { tokens, labels } = batchOf(fixture, 0);
+  const weights = initialParameters(fixture);
+  const runStage = async (graph: Graph, more: Record<string, Float32Array | Int32Array>) => {
+    const available: Record<string, Float32Array | Int32Array> = { ...weights, tokens, labels, ...more };
+    const feeds = Object.fromEntries([...graph.inputs.keys()].map((name) => [name, available[name]!]));
+    const fetches: Record<string, Float32Array> = {};
+    for (const [name, value] of graph.outputs) fetches[name] = new Float32Array(sizeOf(value.shape));
+    const program = await engine.compile(graph);
+    await program.run(feeds, fetches);
+    await program.release();
+    return fetches;
+  };
+  const stages: StageSpec[] = [{ firstLayer: 0, endLayer: 0, embedding: true, head: false }];
+  for (let layer = 0; layer < config.layers; layer++) {
+    stages.push({ firstLayer: layer, endLayer: layer + 1, embedding: false, head: false });
+  }
+  stages.push({ firstLayer: config.layers, endLayer: config.layers, embedding: false, head: true });
+  const entries: Float32Array[] = [new Float32Array()];
+  for (const stage of stages.slice(0, -1)) {
+    entries.push((await runStage(buildForwardGraph(config, stage, shape), { x: entries.at(-1)! })).y!);
+  }
+  let dy = new Float32Array();
+  for (const [i, stage] of [...stages.entries()].reverse()) {
+    const outputs = await runStage(buildTrainingGraph(config, stage, shape), { x: entries[i]!, dy });
+    if (outputs.loss) assertClose(outputs.loss, expected.losses.slice(0, 1), 'loss of the last stage');
+    for (const { name } of parameterList(config, stage)) {
+      if (name === embeddingName) continue;
+      assertClose(
+        outputs[gradientOutput(name)]!,
+        fixture.tensor(`grad.${name}`).data,
+        `staged gradient of ${name}`,
+      );
+    }
+    dy = (outputs.dx ?? dy) as typeof dy;
+    const rows = outputs[rowGradientOutput(embeddingName)];
+    if (rows) assertClose(rows, dy, 'rows of a stage that is the embedding alone');
+  }
+}
+
 async function checkTraining(fixture: Fixture, engine: Engine): Promise<void> {
   const { expected, list, tensor } = fixture;
   const state = createState(fixture);
@@ -248,6 +298,8 @@ for (const name of fixtureNames('llama-')) {
     for (const [kind, engine] of Object.entries(engines)) {
       test(`${kind}: logits`, () => checkLogits(fixture, engine));
       test(`${kind}: loss and gradients`, () => checkGradients(fixture, engine));
+      if (!fixture.config.tiedEmbeddings)
+        test(`${kind}: cut into stages`, () => checkStages(fixture, engine));
       test(`${kind}: evaluation in chunks`, () => checkEvaluation(fixture, engine));
       test(`${kind}: AdamW steps with clipping`, () => checkTraining(fixture, engine));
       test(`${kind}: greedy decoding`, () => checkGreedy(fixture, engine));
