@@ -1,0 +1,95 @@
+/**
+ * A node's status as Prometheus text, version 0.0.4. A value that is not known yet is left out.
+ * Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+ */
+import type { NodeStatus } from './status.ts';
+
+type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | null];
+
+export const metricsContentType = 'text/plain; version=0.0.4; charset=utf-8';
+
+export function renderMetrics(status: NodeStatus): string {
+  const { totals, members } = status;
+  const info = {
+    version: status.version,
+    node: status.nodeId,
+    network: status.network.name,
+    engine: status.engine.id,
+    aggregator: status.aggregator.name,
+  };
+  const rejected = Object.entries(totals.contributionsRejected).map(
+    ([code, count]): Sample => [{ code }, count],
+  );
+  const single = (value: number | null): Sample[] => [[{}, value]];
+  return [
+    metric('info', 'gauge', 'What this node is; always 1.', [[info, 1]]),
+    metric('uptime_seconds', 'gauge', 'Since the process started.', single(status.uptimeMs / 1000)),
+    metric('parameters', 'gauge', 'Of the model this node trains.', single(status.parameters)),
+    metric('round', 'gauge', 'The round that is being trained.', single(status.round)),
+    metric('step', 'gauge', 'Inner steps made in this round.', single(status.step)),
+    metric('loss', 'gauge', 'Training loss of the last inner step, nats per token.', single(status.loss)),
+    metric(
+      'held_out_loss',
+      'gauge',
+      'Held-out loss last measured, nats per token.',
+      single(status.heldOutLoss),
+    ),
+    metric(
+      'tokens_per_second',
+      'gauge',
+      'Training speed of the last inner step.',
+      single(status.tokensPerSecond),
+    ),
+    metric('peers', 'gauge', 'Connected peers.', single(status.peers)),
+    metric('members', 'gauge', 'Members with a vote, by whether they are connected.', [
+      [{ state: 'connected' }, members.connected],
+      [{ state: 'away' }, Math.max(0, members.total - members.connected)],
+    ]),
+    metric('steps_total', 'counter', 'Inner steps made.', single(totals.steps)),
+    metric('tokens_total', 'counter', 'Tokens trained on.', single(totals.tokens)),
+    metric('rounds_total', 'counter', 'Rounds closed.', single(totals.rounds)),
+    metric(
+      'bytes_total',
+      'counter',
+      'Bytes on the wire, all overheads included, counted when a round closes.',
+      [
+        [{ direction: 'sent' }, totals.bytesSent],
+        [{ direction: 'received' }, totals.bytesReceived],
+      ],
+    ),
+    metric(
+      'contributions_accepted_total',
+      'counter',
+      'Contributions in closed rounds.',
+      single(totals.contributionsAccepted),
+    ),
+    metric('contributions_rejected_total', 'counter', 'Contributions rejected, by reason.', rejected),
+    metric(
+      'resyncs_total',
+      'counter',
+      'Times an agreed state was fetched from others.',
+      single(totals.resyncs),
+    ),
+    metric('checkpoints_total', 'counter', 'Snapshots written.', single(totals.checkpoints)),
+    metric('warnings_total', 'counter', 'Warnings logged.', single(totals.warnings)),
+  ].join('');
+}
+
+function metric(name: string, type: 'gauge' | 'counter', help: string, samples: readonly Sample[]): string {
+  const lines = samples.flatMap(([labels, value]) => {
+    if (value === null) return [];
+    const pairs = Object.entries(labels).map(([key, text]) => `${key}="${escapeLabel(text)}"`);
+    return [`neuroshard_${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${formatValue(value)}\n`];
+  });
+  if (lines.length === 0) return '';
+  return `# HELP neuroshard_${name} ${help}\n# TYPE neuroshard_${name} ${type}\n${lines.join('')}`;
+}
+
+function escapeLabel(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+}
+
+function formatValue(value: number): string {
+  if (Number.isFinite(value)) return String(value);
+  return Number.isNaN(value) ? 'NaN' : value > 0 ? '+Inf' : '-Inf';
+}
