@@ -20,7 +20,7 @@ function writesResidual(name: string): boolean {
 }
 
 /** A random stream that belongs to this name alone. */
-export function parameterRandom(seed: Uint8Array, name: string): Random {
+function parameterRandom(seed: Uint8Array, name: string): Random {
   return seededRandom(taggedHash('neuroshard/initialize/1', sha256(seed), utf8(name)));
 }
 
@@ -28,7 +28,7 @@ export function parameterRandom(seed: Uint8Array, name: string): Random {
  * Fills `out` with samples whose distribution is the Irwin–Hall approximation of a normal one (twelve uniforms; tails
  * end at six deviations), mean 0 and the given standard deviation.
  */
-export function fillNormal(out: Float32Array, random: Random, standardDeviation: number): void {
+function fillNormal(out: Float32Array, random: Random, standardDeviation: number): void {
   const scale = standardDeviation / sumDeviation;
   for (let i = 0; i < out.length; i++) {
     let sum = 0;

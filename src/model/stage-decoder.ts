@@ -206,7 +206,7 @@ async function runStep(
 }
 
 /** [newTokens, capacity + newTokens]: row i sees the cache's first `position` columns and new rows 0 to i. */
-export function decodeMask(newTokens: number, capacity: number, position: number): Float32Array {
+function decodeMask(newTokens: number, capacity: number, position: number): Float32Array {
   const columns = capacity + newTokens;
   const mask = new Float32Array(newTokens * columns).fill(maskedScore);
   for (let row = 0; row < newTokens; row++) {
