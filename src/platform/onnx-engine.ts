@@ -58,7 +58,7 @@ function program(
         await session.run(inputs, wrapAll(graph.outputs, fetches));
         return;
       }
-      const results = await session.run(inputs, [...graph.outputs.keys()]);
+      const results = await session.run(inputs, [...graph.outputs.keys()], { logSeverityLevel: 4 });
       for (const name of graph.outputs.keys()) {
         const tensor = results[name]!;
         fetches[name]!.set(tensor.data as TensorData);

@@ -148,12 +148,17 @@ function rope(x: Dense, cos: Dense, sin: Dense): Dense {
   return out;
 }
 
+function checkedId(id: number, bound: number): number {
+  if (id < 0 || id >= bound) throw new RangeError(`id ${id} of a table of ${bound} rows`);
+  return id;
+}
+
 function crossEntropy(logits: Dense, labels: Dense): Dense {
   const p = softmax(logits);
   const width = logits.shape[1]!;
   const out = dense(labels.shape);
   labels.data.forEach((label, row) => {
-    out.data[row] = -Math.log(p.data[row * width + label]!);
+    out.data[row] = -Math.log(p.data[row * width + checkedId(label, width)]!);
   });
   return out;
 }
@@ -162,7 +167,7 @@ function crossEntropyGrad(logits: Dense, labels: Dense, dLoss: Dense): Dense {
   const out = softmax(logits);
   const width = logits.shape[1]!;
   labels.data.forEach((label, row) => {
-    out.data[row * width + label]! -= 1;
+    out.data[row * width + checkedId(label, width)]! -= 1;
     for (let i = 0; i < width; i++) out.data[row * width + i]! *= dLoss.data[row]!;
   });
   return out;
@@ -284,7 +289,7 @@ const evaluators: { readonly [K in OpName]: Evaluate<K> } = {
   softmax: ([x]) => softmax(x!),
   rope: ([x, cos, sin]) => rope(x!, cos!, sin!),
   gatherRows: ([table, ids], _, shape) =>
-    remap(shape, table!, ([row, column]) => [ids!.data[row!]!, column!]),
+    remap(shape, table!, ([row, column]) => [checkedId(ids!.data[row!]!, table!.shape[0]!), column!]),
   crossEntropy: ([logits, labels]) => crossEntropy(logits!, labels!),
   crossEntropyGrad: ([logits, labels, dLoss]) => crossEntropyGrad(logits!, labels!, dLoss!),
   causalAttention: ([q, k, v]) => causalAttention(q!, k!, v!),

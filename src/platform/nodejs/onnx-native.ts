@@ -38,7 +38,7 @@ export function createNativeEngine({ threads, provider = 'cpu' }: NativeEngineOp
       enableCpuMemArena: true,
       // With static shapes the pattern planner reserves one block for the sum of all lifetimes it cannot overlap.
       enableMemPattern: false,
-      logSeverityLevel: 3,
+      logSeverityLevel: 4,
     },
   );
 }

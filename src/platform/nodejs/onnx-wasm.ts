@@ -13,7 +13,7 @@ export function createWasmEngine(): Engine {
   claimOnnxRuntime('onnxruntime-web');
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.proxy = false;
-  ort.env.logLevel = 'error';
+  ort.env.logLevel = 'fatal';
   return createOnnxEngine(
     'wasm',
     { InferenceSession: ort.InferenceSession, Tensor: ort.Tensor, writesFetches: false },
@@ -23,7 +23,7 @@ export function createWasmEngine(): Engine {
       graphOptimizationLevel: 'all',
       enableCpuMemArena: true,
       enableMemPattern: false,
-      logSeverityLevel: 3,
+      logSeverityLevel: 4,
     },
   );
 }
