@@ -58,7 +58,6 @@ interface Member {
   readonly listeners: Set<(peer: NodeId, connected: boolean) => void>;
   /** Requests this node has made and not finished. */
   readonly exchanges: Set<Exchange>;
-  readonly inFlight: Map<string, number>;
   readonly scores: PeerScores;
   readonly rates: RateLimiter;
   bytesSent: number;
@@ -115,7 +114,6 @@ function joinHub(hub: Hub, id: NodeId): Member {
     handlers: new Map(),
     listeners: new Set(),
     exchanges: new Set(),
-    inFlight: new Map(),
     scores: createPeerScores(clock, scorePolicy),
     rates: createRateLimiter(clock),
     bytesSent: 0,
@@ -231,6 +229,11 @@ function request(
 ): Promise<Outcome<Uint8Array>> {
   if (!from.alive || signal?.aborted) return Promise.resolve(reject('aborted'));
   if (body.length > protocol.requestBytesMax) return Promise.resolve(reject('too-large', 'the request'));
+  const inFlight = [...from.exchanges].filter(
+    (other) => other.peer === peer && other.protocol.id === protocol.id,
+  );
+  if (inFlight.length >= requestsInFlightMax)
+    return Promise.resolve(reject('refused', 'too many requests at once'));
   const connection = from.connected.get(peer);
   if (connection === undefined) return Promise.resolve(reject('unreachable', 'not connected'));
   const to = must(hub.members.get(peer), 'connected peer');
@@ -274,8 +277,6 @@ function beginExchange(
       signal?.removeEventListener('abort', onAbort);
       from.exchanges.delete(exchange);
       exchange.abort.abort();
-      if (!outcome.ok && (outcome.code === 'stalled' || outcome.code === 'timeout'))
-        penalize(hub, from, peer, outcome.code);
       resolve(outcome);
     },
   };
@@ -322,8 +323,6 @@ async function serve(
     penalize(hub, to, from.id, refusal.code);
     return refusal;
   }
-  const key = `${from.id} ${protocol.id}`;
-  to.inFlight.set(key, (to.inFlight.get(key) ?? 0) + 1);
   try {
     const outcome = await handler(from.id, body, exchange.abort.signal);
     if (outcome.ok && outcome.value.length > protocol.responseBytesMax)
@@ -332,18 +331,12 @@ async function serve(
   } catch (error) {
     reportBug(hub, to, error);
     return reject('failed');
-  } finally {
-    const left = must(to.inFlight.get(key), 'in flight') - 1;
-    if (left === 0) to.inFlight.delete(key);
-    else to.inFlight.set(key, left);
   }
 }
 
 function refusalOf(to: Member, from: NodeId, protocol: Protocol, bytes: number): Rejection | null {
   const key = `${from} ${protocol.id}`;
   if (!to.rates.take(key, protocol.requestsPerMinuteMax)) return reject('refused', 'too many requests');
-  if ((to.inFlight.get(key) ?? 0) >= requestsInFlightMax)
-    return reject('refused', 'too many requests at once');
   if (bytes > protocol.requestBytesMax) return reject('too-large', 'the request');
   return null;
 }

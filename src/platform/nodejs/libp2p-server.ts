@@ -115,8 +115,11 @@ async function runHandler(
   signal: AbortSignal,
   options: RequestServerOptions,
 ): Promise<Outcome<Uint8Array>> {
+  // Who asked may give up, and a handler may not notice: its place must not be lost.
+  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<Outcome<Uint8Array>>();
+  signal.addEventListener('abort', () => giveUp(reject('aborted')), { once: true });
   try {
-    return await session.handler(session.peer, frame.body, signal);
+    return await Promise.race([session.handler(session.peer, frame.body, signal), givenUp]);
   } catch (error) {
     options.onError(error);
     return reject('failed');

@@ -1,0 +1,297 @@
+/**
+ * What the contract suite cannot say of both transports: peers that break the wire protocol, other networks, occupied
+ * ports, forwarding where not everybody is connected, and whether the traffic counter tells the truth.
+ */
+import assert from 'node:assert/strict';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { after, describe, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { privateKeyFromRaw } from '@libp2p/crypto/keys';
+import { identify } from '@libp2p/identify';
+import type { Libp2p, Stream } from '@libp2p/interface';
+import { noise } from '@libp2p/noise';
+import { tcp } from '@libp2p/tcp';
+import { yamux } from '@libp2p/yamux';
+import { multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p } from 'libp2p';
+import { generateKeyPair, type KeyPair } from '../../identity/keys.ts';
+import { encodeFrame, frameHeader } from '../../net/frame.ts';
+import type { ScorePolicy } from '../../net/peer-score.ts';
+import type { Protocol } from '../../net/protocol.ts';
+import { toHex, utf8 } from '../../std/bytes.ts';
+import { sha256 } from '../../std/hash.ts';
+import { accept, CodedError } from '../../std/outcome.ts';
+import { systemClock } from './clock.ts';
+import { encodeHello, helloProtocol } from './libp2p-hello.ts';
+import { createLibp2pTransport, type Libp2pTransport, type Libp2pTransportOptions } from './libp2p-host.ts';
+
+const networkId = 'wire-test';
+const clock = systemClock();
+const closes: (() => Promise<unknown>)[] = [];
+
+const protocol: Protocol = {
+  id: '/neuroshard/wire/1',
+  requestBytesMax: 1000,
+  responseBytesMax: 1024 * 1024,
+  timeoutMs: 3_000,
+  idleTimeoutMs: 250,
+  requestsPerMinuteMax: 1000,
+};
+
+const wireId = (id: string) =>
+  id.replace('/neuroshard/', `/neuroshard/${toHex(sha256(utf8(networkId)).subarray(0, 4))}/`);
+
+async function start(changes: Partial<Libp2pTransportOptions> = {}): Promise<Libp2pTransport> {
+  const transport = await createLibp2pTransport({
+    key: generateKeyPair(),
+    listen: ['/ip4/127.0.0.1/tcp/0'],
+    bootstrap: [],
+    networkId,
+    clock,
+    localSwarm: true,
+    ...changes,
+  });
+  closes.push(() => transport.close());
+  return transport;
+}
+
+async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let i = 0; i < 500 && !condition(); i++) await pause(20);
+  assert.ok(condition(), `waited in vain for ${what}`);
+}
+
+/** A libp2p node that greets as ours do and then does as it likes. */
+async function startRaw(key: KeyPair, target: Libp2pTransport): Promise<Libp2p> {
+  const raw = await createLibp2p({
+    privateKey: privateKeyFromRaw(key.secretKey),
+    addresses: { listen: [] },
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()],
+    connectionMonitor: { enabled: false },
+    services: { identify: identify() },
+  });
+  closes.push(async () => raw.stop());
+  const hello = encodeFrame({
+    exchange: 1,
+    kind: 'request',
+    body: encodeHello({ networkId, neighbours: [] }),
+  });
+  const stream = await raw.dialProtocol(multiaddr(target.addresses()[0]!), wireId(helloProtocol.id));
+  const answered = new Promise((resolve) => stream.addEventListener('message', resolve, { once: true }));
+  stream.send(hello);
+  await answered;
+  return raw;
+}
+
+const closed = (stream: Stream) =>
+  new Promise<void>((resolve) => stream.addEventListener('close', () => resolve(), { once: true }));
+
+after(async () => {
+  await Promise.all(closes.map((close) => close()));
+});
+
+const onePenalty: ScorePolicy = {
+  points: { stalled: 40, malformed: 40, 'too-large': 40 },
+  otherPoints: 0,
+  healPointsPerMinute: 1,
+  refuseAtPoints: 100,
+  refuseMs: 60_000,
+};
+
+describe('a peer that breaks the wire protocol', () => {
+  const cases: readonly [name: string, bytes: Uint8Array][] = [
+    [
+      'stops in the middle of a request',
+      encodeFrame({ exchange: 1, kind: 'request', body: new Uint8Array(500) }).subarray(0, 200),
+    ],
+    ['stops in the middle of a header', frameHeader(1, 'request', 100).subarray(0, 5)],
+    ['announces more than the limit', frameHeader(1, 'request', 1001)],
+    ['sends what is no frame', utf8('GET / HTTP/1.1\r\n\r\n')],
+    ['answers where it should ask', encodeFrame({ exchange: 1, kind: 'response', body: new Uint8Array(0) })],
+    ['sends a frame of an unknown kind', new Uint8Array([0, 0, 0, 5, 0, 0, 0, 1, 9])],
+  ];
+  for (const [name, bytes] of cases) {
+    it(`${name}: its stream is reset, the third time it is refused, others are served`, async () => {
+      const target = await start({ scorePolicy: onePenalty });
+      target.handle(protocol, async (_from, request) => accept(request));
+      await pause(50);
+      const key = generateKeyPair();
+      const raw = await startRaw(key, target);
+      const address = multiaddr(target.addresses()[0]!);
+      for (let i = 0; i < 3; i++) {
+        const stream = await raw.dialProtocol(address, wireId(protocol.id));
+        const ended = closed(stream);
+        stream.send(bytes);
+        await ended;
+      }
+      await until(() => raw.getConnections().length === 0, 'the connection to end');
+      await assert.rejects(raw.dialProtocol(address, wireId(protocol.id)));
+      const honest = await start({ bootstrap: target.addresses() });
+      await until(() => honest.peers().length === 1, 'an honest peer');
+      const outcome = await honest.request(target.self, protocol, new Uint8Array(10));
+      assert.ok(outcome.ok);
+    });
+  }
+
+  it('stops in the middle of an answer: the request is `stalled`', async () => {
+    const target = await start();
+    const key = generateKeyPair();
+    const raw = await startRaw(key, target);
+    await raw.handle(wireId(protocol.id), (stream) => {
+      const half = encodeFrame({ exchange: 1, kind: 'response', body: new Uint8Array(1000) }).subarray(
+        0,
+        500,
+      );
+      stream.addEventListener('message', () => stream.send(half), { once: true });
+    });
+    const outcome = await target.request(key.nodeId, protocol, new Uint8Array(1));
+    assert.deepEqual(outcome, { ok: false, code: 'stalled', detail: '' });
+  });
+
+  it('drips an answer byte by byte: the whole deadline ends it', async () => {
+    const target = await start();
+    const key = generateKeyPair();
+    const raw = await startRaw(key, target);
+    await raw.handle(wireId(protocol.id), (stream) => {
+      stream.send(frameHeader(1, 'response', 1000));
+      const timer = setInterval(() => stream.status === 'open' && stream.send(new Uint8Array(1)), 50);
+      stream.addEventListener('close', () => clearInterval(timer));
+    });
+    const outcome = await target.request(key.nodeId, { ...protocol, timeoutMs: 700 }, new Uint8Array(1));
+    assert.ok(!outcome.ok);
+    assert.ok(outcome.code === 'timeout' || outcome.code === 'stalled', outcome.code);
+  });
+
+  it('asks and does not read: no more than its window is spent on it', async () => {
+    const target = await start();
+    const body = new Uint8Array(1024 * 1024);
+    let answers = 0;
+    target.handle({ ...protocol, idleTimeoutMs: 1_000 }, async () => {
+      answers += 1;
+      return accept(body);
+    });
+    await pause(50);
+    const raw = await startRaw(generateKeyPair(), target);
+    const stream = await raw.dialProtocol(multiaddr(target.addresses()[0]!), wireId(protocol.id));
+    stream.pause();
+    const ended = closed(stream);
+    for (let exchange = 1; exchange <= 60; exchange++) {
+      stream.send(encodeFrame({ exchange, kind: 'request', body: new Uint8Array(1) }));
+    }
+    await ended;
+    assert.ok(answers <= 20, `${answers} answers prepared`);
+  });
+
+  it('does not greet: it is served nothing and is no peer', async () => {
+    const target = await start();
+    target.handle(protocol, async (_from, request) => accept(request));
+    const stranger = await start({ networkId: 'another', bootstrap: target.addresses() });
+    await pause(800);
+    assert.deepEqual(target.peers(), []);
+    assert.deepEqual(stranger.peers(), []);
+  });
+});
+
+it('forwards messages between nodes that cannot be connected to each other', async () => {
+  const middle = await start();
+  const [left, right] = await Promise.all(
+    [0, 1].map(() => start({ listen: [], bootstrap: middle.addresses() })),
+  );
+  await until(
+    () => middle.peers().length === 2 && left!.peers().length === 1 && right!.peers().length === 1,
+    'a line',
+  );
+  const taken: string[] = [];
+  for (const transport of [left!, middle, right!]) {
+    transport.subscribe('line', 100, (from, message) => {
+      taken.push(`${transport.self} ${from} ${toHex(message)}`);
+    });
+  }
+  await pause(1_500);
+  await left!.publish('line', new Uint8Array([1]));
+  await until(() => taken.length === 2, 'two deliveries');
+  assert.deepEqual(
+    taken.sort(),
+    [`${middle.self} ${left!.self} 01`, `${right!.self} ${middle.self} 01`].sort(),
+  );
+});
+
+it('sends a small announcement once to each peer, and nothing while idle', async () => {
+  const first = await start();
+  const others = await Promise.all([0, 1, 2].map(() => start({ bootstrap: first.addresses() })));
+  const all = [first, ...others];
+  await until(() => all.every((transport) => transport.peers().length === 3), 'a full mesh');
+  let deliveries = 0;
+  for (const transport of all) {
+    transport.subscribe('cost', 1000, () => {
+      deliveries += 1;
+    });
+  }
+  await pause(2_000);
+  const sent = () => all.reduce((sum, transport) => sum + transport.traffic().bytesSent, 0);
+  const beforeIdle = sent();
+  await pause(2_000);
+  assert.equal(sent() - beforeIdle, 0, 'bytes sent while idle');
+  const before = sent();
+  await first.publish('cost', new Uint8Array(300));
+  await until(() => deliveries === 3, 'three deliveries');
+  await pause(300);
+  assert.ok(sent() - before < 3 * 420, `${sent() - before} bytes for three deliveries of 300`);
+});
+
+it('says `port-in-use` in one line, and leaves nothing open', async () => {
+  const blocker = createServer();
+  await new Promise<void>((resolve) => blocker.listen(0, '127.0.0.1', resolve));
+  const { port } = blocker.address() as AddressInfo;
+  await assert.rejects(start({ listen: [`/ip4/127.0.0.1/tcp/${port}`] }), (error) => {
+    assert.ok(error instanceof CodedError);
+    assert.equal(error.code, 'port-in-use');
+    assert.equal(error.message.includes('\n'), false);
+    assert.match(error.message, new RegExp(`${port}`));
+    return true;
+  });
+  blocker.close();
+});
+
+it('says `bad-address` for what is no multiaddress', async () => {
+  for (const options of [{ listen: ['127.0.0.1:8000'] }, { bootstrap: ['nowhere'] }]) {
+    await assert.rejects(
+      start(options),
+      (error) => error instanceof CodedError && error.code === 'bad-address',
+    );
+  }
+});
+
+it('counts every byte on the socket', async () => {
+  const target = await start();
+  const proxy = await startProxy(Number(multiaddr(target.addresses()[0]!).getComponents()[1]!.value));
+  const dialler = await start({ bootstrap: [`/ip4/127.0.0.1/tcp/${proxy.port}`], listen: [] });
+  await until(() => dialler.peers().length === 1, 'the peer behind the proxy');
+  target.handle(protocol, async () => accept(new Uint8Array(500_000)));
+  await pause(100);
+  assert.ok((await dialler.request(target.self, protocol, new Uint8Array(1000))).ok);
+  await pause(300);
+  assert.deepEqual(dialler.traffic(), { bytesSent: proxy.up(), bytesReceived: proxy.down() });
+  assert.deepEqual(target.traffic(), { bytesSent: proxy.down(), bytesReceived: proxy.up() });
+  await dialler.close();
+  proxy.server.close();
+});
+
+async function startProxy(targetPort: number) {
+  let up = 0;
+  let down = 0;
+  const server: Server = createServer((socket: Socket) => {
+    const upstream = connect(targetPort, '127.0.0.1');
+    socket.on('data', (bytes) => {
+      up += bytes.length;
+    });
+    upstream.on('data', (bytes) => {
+      down += bytes.length;
+    });
+    for (const end of [socket, upstream]) end.on('error', () => {});
+    socket.pipe(upstream).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, port: (server.address() as AddressInfo).port, up: () => up, down: () => down };
+}
