@@ -50,10 +50,8 @@ export function defineCommand(parent: Command, spec: CommandSpec): Command {
 
 /** A command that only holds others (`genesis build`, `node start`); made once, whoever asks first. */
 export function commandGroup(program: Command, name: string, summary: string): Command {
-  return (
-    program.commands.find((each) => each.name() === name) ??
-    program.command(name).summary(summary).description(summary)
-  );
+  const existing = program.commands.find((each) => each.name() === name);
+  return existing ?? program.command(name).summary(summary).description(summary).helpCommand(false);
 }
 
 export function examplesText(examples: CommandSpec['examples']): string {

@@ -4,14 +4,17 @@
  */
 import { packageVersion } from '../platform/nodejs/installation.ts';
 import { installNodeSha256 } from '../platform/nodejs/sha256.ts';
+import { register as registerBench } from './bench.ts';
 import type { Surroundings } from './command.ts';
 import { register as registerDoctor } from './doctor.ts';
+import { register as registerGenesis } from './genesis.ts';
 import { watchInterrupts } from './interrupt.ts';
+import { register as registerNodeStatus } from './node-status.ts';
 import { hasParentChannel, releaseParent, watchParent } from './parent-process.ts';
 import { createProgram, runProgram } from './program.ts';
 
 /** In the order of `--help`: what a newcomer needs first. */
-const commands = [registerDoctor];
+const commands = [registerNodeStatus, registerGenesis, registerBench, registerDoctor];
 
 /** Something left open must not keep a finished command from ending. */
 const exitGraceMs = 5_000;

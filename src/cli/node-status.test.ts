@@ -1,0 +1,63 @@
+/** `node status` against a real API on loopback, and against what is no node. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createApi } from '../api/app.ts';
+import { keepStatus } from '../api/status.ts';
+import { systemClock } from '../platform/nodejs/clock.ts';
+import { startHttpServer } from '../platform/nodejs/http-server.ts';
+import { register } from './node-status.ts';
+import { createProgram, runProgram } from './program.ts';
+
+async function execute(...argv: string[]) {
+  let stdout = '';
+  let stderr = '';
+  const surroundings = {
+    stdout: { write: (text: string) => (stdout += text) },
+    stderr: { write: (text: string) => (stderr += text) },
+    signal: new AbortController().signal,
+  };
+  const program = createProgram('0.0.0', surroundings, [register]);
+  const code = await runProgram(program, ['node', 'status', ...argv], surroundings);
+  return { code, stdout, stderr };
+}
+
+test('the status of a running node is shown, and as one document with --json', async (t) => {
+  const keeper = keepStatus({
+    pid: 42,
+    version: '0.1.0',
+    nodeId: 'ab'.repeat(32),
+    network: { name: 'test', id: 'cd'.repeat(32) },
+    parameters: 1_310_848,
+    aggregator: { name: 'default', toleratedHostile: 1 },
+    engine: { id: 'native-cpu', provider: 'cpu' },
+    members: 4,
+    startedAtMs: 0,
+  });
+  const api = createApi({
+    status: () => keeper.status(61_000),
+    subscribe: () => () => undefined,
+    stop: () => undefined,
+    token: 'sixteen-characters',
+    clock: systemClock(),
+  });
+  const server = await startHttpServer({ fetch: (request) => api.fetch(request), port: 0 });
+  t.after(() => server.close());
+  const text = await execute('--port', String(server.port));
+  assert.equal(text.code, 0);
+  assert.match(text.stdout, /^node {10}abababababababab \(process 42, up 1 min 01 s\)$/m);
+  const json = await execute('--port', String(server.port), '--json');
+  assert.deepEqual(JSON.parse(json.stdout), JSON.parse(JSON.stringify(keeper.status(61_000))));
+});
+
+test('nobody there, or somebody else, is one clear error', async (t) => {
+  const other = await startHttpServer({ fetch: () => new Response('hello'), port: 0 });
+  const { port } = other;
+  const wrong = await execute('--port', String(port), '--json');
+  assert.equal(wrong.code, 1);
+  assert.equal(JSON.parse(wrong.stdout).error.code, 'not-a-node');
+  await other.close();
+  const none = await execute('--port', String(port), '--json');
+  assert.equal(none.code, 1);
+  assert.equal(JSON.parse(none.stdout).error.code, 'no-node');
+  t.assert.equal(none.stderr.split('\n').length, 2);
+});
