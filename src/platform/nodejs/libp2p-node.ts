@@ -74,7 +74,6 @@ export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp
         enableKeepAlive: true,
         keepAliveInterval: 10 * minuteMs,
         streamOptions: {
-          initialStreamWindowSize: MiB,
           maxStreamWindowSize: windowBytesMax,
           // A paused stream must hold what the peer may still send.
           maxReadBufferLength: windowBytesMax + MiB,

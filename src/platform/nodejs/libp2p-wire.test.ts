@@ -208,13 +208,16 @@ it('forwards messages between nodes that cannot be connected to each other', asy
       taken.push(`${transport.self} ${from} ${toHex(message)}`);
     });
   }
-  await pause(1_500);
-  await left!.publish('line', new Uint8Array([1]));
-  await until(() => taken.length === 2, 'two deliveries');
-  assert.deepEqual(
-    taken.sort(),
-    [`${middle.self} ${left!.self} 01`, `${right!.self} ${middle.self} 01`].sort(),
-  );
+  // Subscriptions take a moment to be known; what is published before that reaches nobody.
+  const passedOn = () => taken.find((line) => line.startsWith(right!.self));
+  for (let i = 0; i < 50 && !passedOn(); i++) {
+    await left!.publish('line', new Uint8Array([i]));
+    await pause(100);
+  }
+  const [, from, hex] = passedOn()!.split(' ');
+  assert.equal(from, middle.self);
+  assert.equal(taken.filter((line) => line.endsWith(` ${hex}`)).length, 2);
+  assert.ok(taken.includes(`${middle.self} ${left!.self} ${hex}`));
 });
 
 it('sends a small announcement once to each peer, and nothing while idle', async () => {
@@ -228,11 +231,14 @@ it('sends a small announcement once to each peer, and nothing while idle', async
       deliveries += 1;
     });
   }
-  await pause(2_000);
   const sent = () => all.reduce((sum, transport) => sum + transport.traffic().bytesSent, 0);
-  const beforeIdle = sent();
-  await pause(2_000);
-  assert.equal(sent() - beforeIdle, 0, 'bytes sent while idle');
+  let sentInAWindow = 1;
+  for (let i = 0; i < 10 && sentInAWindow > 0; i++) {
+    const beforeWindow = sent();
+    await pause(2_000);
+    sentInAWindow = sent() - beforeWindow;
+  }
+  assert.equal(sentInAWindow, 0, 'bytes sent while idle');
   const before = sent();
   await first.publish('cost', new Uint8Array(300));
   await until(() => deliveries === 3, 'three deliveries');
