@@ -128,6 +128,32 @@ test('no node outlives its parent, even one killed outright', async () => {
   }
 });
 
+/** As npm runs a script: itself, a shell that it does not end when killed, and this program. */
+test('a command under npm stops when npm is killed', { skip: process.platform !== 'linux' }, async () => {
+  const commandProgram = join(folder, 'command.mjs');
+  writeFileSync(
+    commandProgram,
+    `import { watchParent } from ${moduleUrl('./parent-process.ts')};
+     const signal = watchParent();
+     const keepAlive = setInterval(() => undefined, 1000);
+     signal.addEventListener('abort', () => clearInterval(keepAlive));
+     console.log(process.pid);`,
+  );
+  const npmProgram = join(folder, 'npm.mjs');
+  const shellLine = JSON.stringify(`'${process.execPath}' '${commandProgram}'; exit 0`);
+  const options =
+    "{ stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, npm_lifecycle_event: 'start' } }";
+  writeFileSync(
+    npmProgram,
+    `import { spawn } from 'node:child_process';
+     spawn('sh', ['-c', ${shellLine}], ${options});`,
+  );
+  const npm = spawn(process.execPath, [npmProgram], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const pid = Number(String((await once(npm.stdout, 'data'))[0]));
+  npm.kill('SIGKILL');
+  while (!hasEnded(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+});
+
 test('free ports are different and can be listened on', async () => {
   const ports = await freePorts(4);
   assert.equal(new Set(ports).size, 4);

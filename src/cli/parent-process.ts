@@ -3,6 +3,7 @@
  * whose channel closes stops even when its parent was killed outright. npm closes nothing, so its death is noticed by
  * this process changing hands.
  */
+import { readFileSync } from 'node:fs';
 import type { NodeEvent } from '../peer/events.ts';
 import { InterruptedError } from './errors.ts';
 
@@ -42,15 +43,27 @@ export function watchParent(orphaned: () => void = endSoon): AbortSignal {
     process.env.npm_lifecycle_event !== undefined ||
     process.env.NEUROSHARD_LAUNCHER_PID !== undefined
   ) {
-    const parent = process.ppid;
+    const ancestors = findAncestors();
     const timer = setInterval(() => {
-      if (process.ppid === parent) return;
+      if (findAncestors() === ancestors) return;
       clearInterval(timer);
       stop(new InterruptedError('the end of npm', 1));
     }, pollMs);
     timer.unref();
   }
   return controller.signal;
+}
+
+/** Parent and, where /proc tells, grandparent: between npm and this process stands a shell that outlives npm. */
+function findAncestors(): string {
+  const parent = process.ppid;
+  try {
+    const stat = readFileSync(`/proc/${parent}/stat`, 'latin1');
+    // Fields after the command's name, which stands in parentheses and may hold anything: state, then parent.
+    return `${parent} ${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]}`;
+  } catch {
+    return String(parent);
+  }
 }
 
 /** The channel no longer keeps this process alive: called when the command is done. */
