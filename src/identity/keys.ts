@@ -41,7 +41,8 @@ export function signDigest(digest: Uint8Array, secretKey: Uint8Array): Uint8Arra
 }
 
 export function verifyDigest(digest: Uint8Array, signature: Uint8Array, publicKey: Uint8Array): boolean {
-  if (signature.length !== signatureBytes || publicKey.length !== publicKeyBytes || digest.length !== 32) return false;
+  if (signature.length !== signatureBytes || publicKey.length !== publicKeyBytes || digest.length !== 32)
+    return false;
   try {
     return secp256k1.verify(signature, digest, publicKey, { prehash: false, lowS: true });
   } catch {

@@ -23,7 +23,16 @@ export function signBody<Body extends Canonical>(tag: string, body: Body, key: K
   return { body, publicKey: key.publicKey, signature: signDigest(bodyHash(tag, body), key.secretKey) };
 }
 
-/** Whether the signature is right for the body and key inside; whose key it is, the caller judges. */
+/**
+ * Whether the signature is right for the body and key inside; whose key it is, the caller judges. A body without a
+ * canonical form (it may come from a hostile decoder's output) verifies never, and throws never.
+ */
 export function verifySigned<Body extends Canonical>(tag: string, signed: Signed<Body>): boolean {
-  return verifyDigest(bodyHash(tag, signed.body), signed.signature, signed.publicKey);
+  let digest: Uint8Array;
+  try {
+    digest = bodyHash(tag, signed.body);
+  } catch {
+    return false;
+  }
+  return verifyDigest(digest, signed.signature, signed.publicKey);
 }
