@@ -9,9 +9,9 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { presets } from '../src/model/config.ts';
+import { packageFile, programFile } from '../src/platform/nodejs/installation.ts';
 import type { StepCase } from './training-step/native.ts';
 
 const cases: readonly StepCase[] = [
@@ -99,10 +99,11 @@ function pythonWithTorch(): string | undefined {
 }
 
 async function runCase(stepCase: StepCase, steps: number, python: string | undefined) {
-  const file = (name: string) => fileURLToPath(new URL(`./training-step/${name}`, import.meta.url));
   const argument = JSON.stringify(stepCase);
-  const ours = new Side(process.execPath, [file('native.ts'), argument]);
-  const theirs = python ? new Side(python, [file('torch_step.py'), argument]) : undefined;
+  const ours = new Side(process.execPath, [programFile('bench/training-step/native'), argument]);
+  const theirs = python
+    ? new Side(python, [packageFile('bench', 'training-step', 'torch_step.py'), argument])
+    : undefined;
   await ours.ready();
   await theirs?.ready();
   for (let step = 0; step <= steps; step++) {

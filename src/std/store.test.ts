@@ -1,4 +1,4 @@
+import { testStoreContract } from '../../test/store-contract.ts';
 import { memoryStore } from './store.ts';
-import { testStoreContract } from './store-contract.ts';
 
 testStoreContract('memory store', async () => memoryStore());

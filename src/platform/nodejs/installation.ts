@@ -1,6 +1,6 @@
 /**
  * Where this program lies: a checkout runs `.ts` sources, the published package compiled `.js` under `dist/`. Finds
- * package files, other programs of the package, and worker modules in both.
+ * package files and other programs of the package in both.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
@@ -26,17 +26,7 @@ export function programFile(name: string): string {
   return ownExtension === '.ts' ? join(root, `${name}.ts`) : join(root, 'dist', `${name}.js`);
 }
 
-/** A module beside the caller, for `new Worker`: `siblingModule('./compute-worker', import.meta.url)`. */
-export function siblingModule(name: string, importMetaUrl: string): URL {
-  return new URL(`${name}${ownExtension}`, importMetaUrl);
-}
-
 export function packageVersion(): string {
   const text = readFileSync(join(root, 'package.json'), 'utf8');
   return (JSON.parse(text) as { version: string }).version;
-}
-
-/** Whether this is a checkout of the repository, with its development dependencies and sources. */
-export function isCheckout(): boolean {
-  return ownExtension === '.ts';
 }

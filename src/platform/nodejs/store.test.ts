@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { testStoreContract } from '../../std/store-contract.ts';
+import { testStoreContract } from '../../../test/store-contract.ts';
 import { folderStore } from './store.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'neuroshard-store-'));

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Store } from './store.ts';
+import type { Store } from '../src/std/store.ts';
 
 const key = fc.string({ unit: 'binary', maxLength: 20 });
 const bytes = fc.uint8Array({ maxLength: 64 });
