@@ -1,0 +1,219 @@
+/**
+ * Snapshots in a folder: each is two safetensors files (local part, round part) and an index that names them with their
+ * hashes and comes last, so a snapshot without its index never was. Two are kept, and they share no file, so that one
+ * damaged file costs one snapshot. Knows nothing of when snapshots are taken.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type SnapshotTensor, snapshotTensors } from '../../diloco/replica.ts';
+import { parseSafetensorsHeader, safetensorsHead, safetensorsHeaderLength } from '../../model/safetensors.ts';
+import type { DamagedFile, SnapshotFiles, StoredSnapshot } from '../../peer/checkpoint.ts';
+import { bytesOf } from '../../std/bytes.ts';
+import { createFolder, fileError, readFileBounded, removeTemporaries, writeFileAtomic } from './files.ts';
+import {
+  encodeIndex,
+  type FileEntry,
+  indexBytesMax,
+  parseIndex,
+  type SnapshotIndex,
+} from './snapshot-index.ts';
+
+/** Hashed, read and written at once: a few milliseconds of the I/O thread. */
+const sliceBytes = 1024 * 1024;
+const headerBytesMax = 64 * 1024;
+const indexName = /^snapshot-(\d{12})\.json$/;
+const anyName = /^(?:snapshot|local|round)-(\d{12})\.(?:json|safetensors)$/;
+
+const partTensors = {
+  /** Of every snapshot. */
+  local: ['weights', 'firstMoments', 'secondMoments', 'errorFeedback'],
+  /** The agreed state, the same all through a round. */
+  round: ['base', 'velocity'],
+} as const satisfies Record<string, readonly SnapshotTensor[]>;
+type Part = keyof typeof partTensors;
+
+export interface SnapshotFilesOptions {
+  /** How files are opened for writing: a test hands in a disk that is full. */
+  readonly openFile?: typeof open;
+}
+
+/** Opens the folder, creating it, and clears what a crash left half-written. One process at a time. */
+export async function openSnapshotFiles(
+  folder: string,
+  options: SnapshotFilesOptions = {},
+): Promise<SnapshotFiles> {
+  await createFolder(folder, 0o700);
+  await removeTemporaries(folder);
+  let sequence = Math.max(0, ...(await list(folder, anyName)).map((name) => Number(anyName.exec(name)![1])));
+  /** Newest first. */
+  let kept: SnapshotIndex[] = [];
+  /** Files that this process wrote, or whose hash it has checked. */
+  const sound = new Set<string>();
+
+  const writePart = async (part: Part, name: string, snapshot: StoredSnapshot): Promise<FileEntry> => {
+    const sources = partTensors[part].map((tensor) => {
+      const data = snapshot.replica.tensors[tensor];
+      return { name: tensor, shape: [data.length], data };
+    });
+    const { round, step, stateHash } = snapshot.replica.position;
+    const head = safetensorsHead(sources, {
+      round: String(round),
+      step: String(step),
+      'state-hash': stateHash,
+    });
+    const hash = createHash('sha256');
+    let bytes = 0;
+    function* pieces() {
+      for (const whole of [head, ...sources.map(({ data }) => bytesOf(data))]) {
+        for (let start = 0; start < whole.length; start += sliceBytes) {
+          const piece = whole.subarray(start, start + sliceBytes);
+          hash.update(piece);
+          bytes += piece.length;
+          yield piece;
+        }
+      }
+    }
+    await writeFileAtomic(join(folder, name), pieces(), { mode: 0o600, ...options });
+    sound.add(name);
+    return { name, bytes, sha256: hash.digest('hex') };
+  };
+
+  /** The round part of the snapshot that is about to be dropped, when it is of the same round. */
+  const reusableRound = ({ replica: { position } }: StoredSnapshot) => {
+    const oldest = kept[1];
+    const same =
+      oldest?.position.round === position.round && oldest.position.stateHash === position.stateHash;
+    return oldest && same && sound.has(oldest.round.name) ? oldest.round : undefined;
+  };
+
+  /** Also of snapshots that were found damaged. What cannot be deleted now is tried again after the next snapshot. */
+  const removeOthers = async () => {
+    const wanted = new Set(kept.flatMap(({ name, local, round }) => [name, local.name, round.name]));
+    const others = (await list(folder, anyName)).filter((name) => !wanted.has(name));
+    // An index goes before the files that it names.
+    others.sort((a, b) => Number(indexName.test(b)) - Number(indexName.test(a)));
+    await removeAll(folder, others);
+    for (const name of others) sound.delete(name);
+  };
+
+  return {
+    async write(snapshot) {
+      sequence += 1;
+      const number = String(sequence).padStart(12, '0');
+      const names = {
+        index: `snapshot-${number}.json`,
+        local: `local-${number}.safetensors`,
+        round: `round-${number}.safetensors`,
+      };
+      try {
+        const reused = reusableRound(snapshot);
+        const round = reused ?? (await writePart('round', names.round, snapshot));
+        const local = await writePart('local', names.local, snapshot);
+        const bytes = local.bytes + (reused ? 0 : round.bytes);
+        const { position, contributed } = snapshot.replica;
+        const { writes } = snapshot;
+        const index = { name: names.index, position, contributed, writes, bytes, local, round };
+        await writeFileAtomic(join(folder, names.index), encodeIndex(index), { mode: 0o600, ...options });
+        kept = [index, ...kept].slice(0, 2);
+      } catch (error) {
+        await removeAll(folder, [names.index, names.local, names.round]);
+        throw error;
+      }
+      await removeOthers().catch(() => undefined);
+      return kept[0]!.bytes;
+    },
+
+    async load() {
+      const damaged: DamagedFile[] = [];
+      const names = (await list(folder, indexName)).sort().reverse();
+      kept = [];
+      for (const [position, name] of names.entries()) {
+        const report = (file: string) => (error: unknown) => {
+          damaged.push({ file, reason: error instanceof Error ? error.message : String(error) });
+        };
+        const index = await readIndex(folder, name).catch(report(name));
+        if (!index) continue;
+        const local = await readPart(folder, index.local, 'local').catch(report(index.local.name));
+        const round = await readPart(folder, index.round, 'round').catch(report(index.round.name));
+        if (!local || !round) continue;
+        for (const file of [index.local.name, index.round.name]) sound.add(file);
+        const previous = names[position + 1];
+        const older = previous && (await readIndex(folder, previous).catch(() => undefined));
+        kept = older ? [index, older] : [index];
+        const tensors = { ...local, ...round } as Record<SnapshotTensor, Float32Array>;
+        const replica = { position: index.position, contributed: index.contributed, tensors };
+        const snapshot = { replica, writes: index.writes };
+        return { snapshot, bytes: index.bytes, damaged };
+      }
+      return { snapshot: undefined, bytes: 0, damaged };
+    },
+  };
+}
+
+async function list(folder: string, pattern: RegExp): Promise<string[]> {
+  const names = await readdir(folder).catch((error: unknown) => {
+    throw fileError(error, 'list', folder);
+  });
+  return names.filter((name) => pattern.test(name));
+}
+
+async function removeAll(folder: string, names: readonly string[]): Promise<void> {
+  for (const name of names) await rm(join(folder, name), { force: true }).catch(() => undefined);
+}
+
+async function readIndex(folder: string, name: string): Promise<SnapshotIndex> {
+  return parseIndex(name, await readFileBounded(join(folder, name), indexBytesMax));
+}
+
+type Tensors = Partial<Record<SnapshotTensor, Float32Array>>;
+
+/** Reads and checks one file of a snapshot; throws an error with one line saying what is wrong. */
+async function readPart(folder: string, { name, bytes, sha256 }: FileEntry, part: Part): Promise<Tensors> {
+  const path = join(folder, name);
+  const file = await open(path, 'r').catch((error: unknown) => {
+    throw fileError(error, 'read', path);
+  });
+  try {
+    const { size } = await file.stat();
+    if (size !== bytes) throw new Error(`${size} bytes, not ${bytes}`);
+    const hash = createHash('sha256');
+    const tensors = await readTensors(file, size, hash);
+    if (hash.digest('hex') !== sha256) throw new Error('its hash is not that of the index');
+    const missing = partTensors[part].find((tensor) => !tensors[tensor]);
+    if (missing) throw new Error(`without ${missing}`);
+    return tensors;
+  } finally {
+    await file.close();
+  }
+}
+
+async function readTensors(file: FileHandle, size: number, hash: Hash): Promise<Tensors> {
+  const prefix = await readInto(file, new Uint8Array(8), hash);
+  const length = safetensorsHeaderLength(prefix, size);
+  if (!length.ok) throw new Error(length.detail);
+  if (length.value > headerBytesMax) throw new Error(`header of ${length.value} bytes`);
+  const header = parseSafetensorsHeader(await readInto(file, new Uint8Array(length.value), hash), size);
+  if (!header.ok) throw new Error(header.detail);
+  const tensors: Tensors = {};
+  for (const { name, dtype, start, end } of header.value.entries) {
+    const known = snapshotTensors.find((tensor) => tensor === name);
+    if (!known || dtype !== 'F32') throw new Error(`an unexpected tensor, ${name.slice(0, 40)} (${dtype})`);
+    const tensor = new Float32Array((end - start) / 4);
+    await readInto(file, bytesOf(tensor), hash);
+    tensors[known] = tensor;
+  }
+  return tensors;
+}
+
+/** Fills `target` from where the file stands, a slice at a time. */
+async function readInto(file: FileHandle, target: Uint8Array, hash: Hash): Promise<Uint8Array> {
+  for (let offset = 0; offset < target.length; ) {
+    const length = Math.min(sliceBytes, target.length - offset);
+    const { bytesRead } = await file.read(target, offset, length, null);
+    if (bytesRead === 0) throw new Error('it ends too early');
+    hash.update(target.subarray(offset, offset + bytesRead));
+    offset += bytesRead;
+  }
+  return target;
+}
