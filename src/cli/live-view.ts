@@ -110,6 +110,8 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
     case 'stopped':
       node.state = 'stopped';
       return [`${name}: stopped (${event.reason})`];
+    case 'finished':
+      return [`${name}: closed its last round`];
     case 'contribution':
     case 'checkpoint':
       return [];

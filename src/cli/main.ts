@@ -1,50 +1,19 @@
-/**
- * The composition root of the command line: real streams, signals and hash in, exit code out. A new command is one
- * more line in `commands`.
- */
-import { packageVersion } from '../platform/nodejs/installation.ts';
-import { installNodeSha256 } from '../platform/nodejs/sha256.ts';
+/** The command line: one line for each command, in the order of `--help` (what a newcomer needs first). */
 import { register as registerBench } from './bench.ts';
-import type { Surroundings } from './command.ts';
+import { register as registerDemo } from './demo.ts';
 import { register as registerDoctor } from './doctor.ts';
 import { register as registerGenesis } from './genesis.ts';
-import { watchInterrupts } from './interrupt.ts';
+import { register as registerNode } from './node.ts';
 import { register as registerNodeStatus } from './node-status.ts';
-import { hasParentChannel, releaseParent, watchParent } from './parent-process.ts';
-import { createProgram, runProgram } from './program.ts';
+import { runMain } from './run-main.ts';
+import { register as registerSwarm } from './swarm.ts';
 
-/** In the order of `--help`: what a newcomer needs first. */
-const commands = [registerNodeStatus, registerGenesis, registerBench, registerDoctor];
-
-/** Something left open must not keep a finished command from ending. */
-const exitGraceMs = 5_000;
-
-installNodeSha256();
-endQuietlyWithoutReader();
-process.on('uncaughtException', (error) => {
-  process.stderr.write(`neuroshard: bug: ${error instanceof Error ? error.stack : String(error)}\n`);
-  process.exit(1);
-});
-const interrupts = watchInterrupts({
-  ignoreInterrupt: hasParentChannel(),
-  log: (line) => void process.stderr.write(`${line}\n`),
-});
-const surroundings: Surroundings = {
-  stdout: process.stdout,
-  stderr: process.stderr,
-  signal: AbortSignal.any([interrupts, watchParent()]),
-};
-const program = createProgram(packageVersion(), surroundings, commands);
-process.exitCode = await runProgram(program, process.argv.slice(2), surroundings);
-releaseParent();
-setTimeout(() => process.exit(), exitGraceMs).unref();
-
-/** `neuroshard … | head` closes our output early: that is no error of ours, and the children stop with us. */
-function endQuietlyWithoutReader(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EPIPE' || error.code === 'EIO') process.exit(0);
-      throw error;
-    });
-  }
-}
+await runMain([
+  registerDemo,
+  registerSwarm,
+  registerNode,
+  registerNodeStatus,
+  registerGenesis,
+  registerBench,
+  registerDoctor,
+]);

@@ -46,8 +46,8 @@ export type NodeEvent =
       readonly round: number;
       /** Mean over this node's inner steps of the round; null when it made none (it was catching up). */
       readonly trainingLoss: number | null;
-      /** Of w_{r+1}. */
-      readonly heldOutLoss: number;
+      /** Of w_{r+1}; null when this node does not evaluate. */
+      readonly heldOutLoss: number | null;
       readonly contributions: readonly string[];
       readonly rejected: readonly RejectedContribution[];
       /** State hash after the outer step. */
@@ -62,10 +62,28 @@ export type NodeEvent =
   | { readonly type: 'heldOut'; readonly round: number; readonly loss: number }
   | { readonly type: 'sample'; readonly round: number; readonly prompt: string; readonly text: string }
   | { readonly type: 'resync'; readonly fromRound: number; readonly toRound: number; readonly reason: string }
-  | { readonly type: 'checkpoint'; readonly round: number; readonly step: number; readonly bytes: number; readonly pauseMs: number }
-  | { readonly type: 'restored'; readonly round: number; readonly step: number; readonly damaged: readonly string[] }
-  | { readonly type: 'peers'; readonly connected: number; readonly members: number; readonly membersConnected: number }
+  | {
+      readonly type: 'checkpoint';
+      readonly round: number;
+      readonly step: number;
+      readonly bytes: number;
+      readonly pauseMs: number;
+    }
+  | {
+      readonly type: 'restored';
+      readonly round: number;
+      readonly step: number;
+      readonly damaged: readonly string[];
+    }
+  | {
+      readonly type: 'peers';
+      readonly connected: number;
+      readonly members: number;
+      readonly membersConnected: number;
+    }
   | { readonly type: 'warning'; readonly code: string; readonly detail: string }
+  /** Closed the last round it was asked for; still serves others until it is stopped. */
+  | { readonly type: 'finished'; readonly round: number; readonly stateHash: string }
   | { readonly type: 'stopped'; readonly reason: string };
 
 export type EventSink = (event: NodeEvent) => void;

@@ -39,9 +39,14 @@ export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
 
 /** Sibling hashes from leaf `index` to the root; levels where the node has no sibling are skipped. */
 export function merkleProof(leaves: readonly Uint8Array[], index: number): Uint8Array[] {
+  return proofFromLevels(merkleLevels(leaves), index);
+}
+
+/** The same from `merkleLevels`, for those who prove many leaves of one tree. */
+export function proofFromLevels(levels: readonly (readonly Uint8Array[])[], index: number): Uint8Array[] {
   const proof: Uint8Array[] = [];
   let position = index;
-  for (const level of merkleLevels(leaves).slice(0, -1)) {
+  for (const level of levels.slice(0, -1)) {
     const sibling = level[position ^ 1];
     if (sibling) proof.push(sibling);
     position >>= 1;

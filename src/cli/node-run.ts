@@ -1,0 +1,312 @@
+/**
+ * One node, composed: files, key, dataset, compute, transport and API around the training journey of `peer/`. Used by
+ * `node start` and by the hostile nodes of the simulation, which put other steps in; it parses no options.
+ */
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createApi } from '../api/app.ts';
+import { keepStatus } from '../api/status.ts';
+import { toleratedHostile } from '../diloco/aggregation/rules.ts';
+import type { StageReplica } from '../diloco/replica.ts';
+import type { Dataset } from '../genesis/dataset.ts';
+import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
+import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
+import type { EventSink, NodeEvent } from '../peer/events.ts';
+import { type NetworkManifest, requireNetwork } from '../peer/network.ts';
+import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
+import { replicaSettings } from '../peer/plan.ts';
+import { train } from '../peer/train.ts';
+import { systemClock } from '../platform/nodejs/clock.ts';
+import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
+import { loadDataset } from '../platform/nodejs/dataset-files.ts';
+import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
+import { startHttpServer } from '../platform/nodejs/http-server.ts';
+import { packageVersion } from '../platform/nodejs/installation.ts';
+import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
+import { createLibp2pTransport, type Libp2pTransport } from '../platform/nodejs/libp2p-host.ts';
+import { openLossLog } from '../platform/nodejs/loss-log.ts';
+import { openSnapshotFiles } from '../platform/nodejs/snapshot-files.ts';
+import { folderStore } from '../platform/nodejs/store.ts';
+import { assert } from '../std/assert.ts';
+import { toHex, utf8 } from '../std/bytes.ts';
+import type { Clock } from '../std/clock.ts';
+import { CodedError } from '../std/outcome.ts';
+
+export interface NodeRunOptions {
+  /** The network manifest's file, or its text's place. */
+  readonly networkFile: string;
+  /** Folder of this node's key, snapshots and consensus log. */
+  readonly directory: string;
+  readonly dataset: string;
+  readonly listen: readonly string[];
+  readonly bootstrap: readonly string[];
+  /** Only nodes of this machine: nothing leaves loopback. */
+  readonly local: boolean;
+  readonly mdns: boolean;
+  readonly upnp: boolean;
+  readonly relayServer: boolean;
+  readonly relayClient: boolean;
+  /** Null: no API. */
+  readonly api: { readonly host: string; readonly port: number } | null;
+  readonly compute: Omit<ComputeOptions, 'replica'>;
+  readonly rounds?: number;
+  readonly heldOutBatches: number;
+  readonly samples: boolean;
+  readonly checkpointSeconds: number;
+  readonly steps?: PeerOptions['steps'];
+  readonly events: EventSink;
+  /** Whether somebody is there to tell this node that it may stop serving after its last round. */
+  readonly lingers: boolean;
+}
+
+const lingerMs = 5_000;
+const peersEventMs = 2_000;
+
+/** Runs until the signal aborts, or the last round asked for is closed. */
+export async function runNode(options: NodeRunOptions, signal: AbortSignal): Promise<void> {
+  const stack = new AsyncDisposableStack();
+  try {
+    const { peer, fanOut } = await composeNode(options, signal, stack);
+    await Promise.race([train(peer, signal).catch(ignoreAbort(signal)), fanOut.failed]);
+    if (!signal.aborted) await finish(peer, options, fanOut.emit, signal);
+    await peer.options.checkpoints?.snapshotNow();
+  } finally {
+    await stack.disposeAsync();
+    options.events({ type: 'stopped', reason: signal.aborted ? 'asked to stop' : 'done' });
+  }
+}
+
+interface FanOut {
+  readonly emit: EventSink;
+  readonly failed: Promise<never>;
+}
+
+async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: AsyncDisposableStack) {
+  const clock = systemClock();
+  const network = requireNetwork(await readText(options.networkFile), options.networkFile);
+  await createFolder(options.directory, 0o700);
+  const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
+  const dataset = await loadDataset(options.dataset, { expectedHash: network.dataset });
+  checkVocabulary(network, dataset);
+  const compute = await startCompute({ ...options.compute, replica: replicaSettings(network) });
+  stack.defer(() => compute.stop());
+  const sinks = new Set<EventSink>([options.events]);
+  const emit: EventSink = (event) => {
+    for (const sink of sinks) sink(event);
+  };
+  const checkpoints = await restoreCheckpoint(options, compute.replica, clock, emit);
+  stack.defer(() => checkpoints.flush());
+  const lossLog = await openLossLog(join(options.directory, 'losses.jsonl'));
+  stack.defer(() => lossLog.close());
+  sinks.add((event) => {
+    if (event.type === 'step') lossLog.append({ round: event.round, step: event.step, loss: event.loss });
+  });
+  const transport = await openTransport(options, network, key, clock);
+  stack.defer(() => transport.close());
+  const tokenizer = loadTokenizer(dataset.tokenizerJson);
+  const peer = await createPeer({
+    network,
+    key,
+    dataset,
+    transport,
+    clock,
+    store: await folderStore(join(options.directory, 'store')),
+    replica: compute.replica,
+    events: emit,
+    checkpoints,
+    heldOutBatches: options.heldOutBatches,
+    ...(options.samples && { sample: sampler(tokenizer) }),
+    ...(options.rounds !== undefined && { roundsMax: options.rounds }),
+    ...(options.steps && { steps: options.steps }),
+  });
+  stack.defer(() => peer.close());
+  const apiPort = await serveApi({ options, peer, compute, clock, sinks, stack, signal });
+  const info = await compute.replica.info();
+  emit({
+    type: 'started',
+    nodeId: key.nodeId,
+    pid: process.pid,
+    addresses: transport.addresses(),
+    apiPort,
+    parameters: info.parameters,
+    round: peer.position.round,
+    step: peer.position.step,
+  });
+  reportPeers(peer, emit, stack);
+  return { peer, fanOut: { emit, failed: failureOf(compute) } satisfies FanOut };
+}
+
+async function failureOf(compute: Compute): Promise<never> {
+  const error = await compute.failed;
+  throw new CodedError('compute-failed', `the compute thread ended: ${error.message}`, { cause: error });
+}
+
+function ignoreAbort(signal: AbortSignal) {
+  return (error: unknown) => {
+    if (!signal.aborted) throw error;
+  };
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new CodedError('not-found', `cannot read ${file}: ${(error as Error).message}`);
+  }
+}
+
+function checkVocabulary(network: NetworkManifest, dataset: Dataset): void {
+  const { vocabularySize } = dataset.manifest;
+  if (vocabularySize > network.model.vocabulary) {
+    const detail = `${vocabularySize} tokens, the model has ${network.model.vocabulary}`;
+    throw new CodedError('wrong-vocabulary', `the dataset's vocabulary does not fit: ${detail}`);
+  }
+}
+
+async function restoreCheckpoint(
+  options: NodeRunOptions,
+  replica: StageReplica,
+  clock: Clock,
+  emit: EventSink,
+): Promise<CheckpointKeeper> {
+  const keeper = createCheckpointKeeper({
+    files: await openSnapshotFiles(join(options.directory, 'snapshots')),
+    replica,
+    clock,
+    intervalMs: 1000 * options.checkpointSeconds,
+    events: emit,
+  });
+  const restored = await keeper.restore();
+  if (restored) emit({ type: 'restored', ...restored });
+  return keeper;
+}
+
+function openTransport(
+  options: NodeRunOptions,
+  network: NetworkManifest,
+  key: Awaited<ReturnType<typeof loadOrCreateKeyFile>>,
+  clock: Clock,
+): Promise<Libp2pTransport> {
+  const own = new Set(options.listen);
+  return createLibp2pTransport({
+    key,
+    listen: options.listen,
+    bootstrap: [...network.bootstrap, ...options.bootstrap].filter((address) => !own.has(address)),
+    networkId: toHex(network.networkId),
+    clock,
+    mdns: options.mdns,
+    upnp: options.upnp,
+    localSwarm: options.local,
+    relay: { server: options.relayServer, client: options.relayClient },
+  });
+}
+
+const samplePrompts = [
+  'The people of the United States',
+  'Our economy',
+  'I recommend to the Congress',
+  'Peace',
+];
+
+function sampler(tokenizer: Tokenizer): NonNullable<PeerOptions['sample']> {
+  return async (replica, round) => {
+    const prompt = samplePrompts[round % samplePrompts.length]!;
+    const tokens = await replica.generate({
+      prompt: [tokenizer.endOfText, ...tokenizer.encode(prompt)],
+      tokensMax: 32,
+      temperature: 0.8,
+      topK: 50,
+      seed: round,
+      stop: [[tokenizer.endOfText]],
+    });
+    return { prompt, text: tokenizer.decode(tokens) };
+  };
+}
+
+interface ApiParts {
+  readonly options: NodeRunOptions;
+  readonly peer: Peer;
+  readonly compute: Compute;
+  readonly clock: Clock;
+  readonly sinks: Set<EventSink>;
+  readonly stack: AsyncDisposableStack;
+  readonly signal: AbortSignal;
+}
+
+/** Serves status and control; the port, or null when there is none. */
+async function serveApi({ options, peer, compute, clock, sinks, stack }: ApiParts): Promise<number | null> {
+  if (!options.api) return null;
+  const { network, key } = peer.options;
+  const info = await compute.replica.info();
+  const status = keepStatus({
+    pid: process.pid,
+    version: packageVersion(),
+    nodeId: key.nodeId,
+    network: { name: network.name, id: toHex(network.networkId) },
+    parameters: info.parameters,
+    aggregator: {
+      name: network.outer.aggregator,
+      toleratedHostile: toleratedHostile(
+        network.outer.aggregator,
+        network.outer.compression,
+        network.members.length,
+      ),
+    },
+    engine: { id: info.engineId, provider: options.compute.provider ?? 'cpu' },
+    members: network.members.length,
+    startedAtMs: clock.nowMs(),
+  });
+  sinks.add((event) => status.apply(event));
+  const token = toHex(randomBytes(16));
+  await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
+  const app = createApi({
+    status: () => status.status(clock.nowMs()),
+    subscribe: (sink) => {
+      sinks.add(sink);
+      return () => sinks.delete(sink);
+    },
+    stop: () => process.kill(process.pid, 'SIGTERM'),
+    token,
+    clock,
+  });
+  const server = await startHttpServer({ fetch: app.fetch, ...options.api });
+  stack.defer(() => server.close());
+  return server.port;
+}
+
+function reportPeers(peer: Peer, emit: EventSink, stack: AsyncDisposableStack): void {
+  const { transport, network } = peer.options;
+  let last = '';
+  const timer = setInterval(() => {
+    const connected = transport.peers();
+    const present = new Set([transport.self, ...connected]);
+    const membersConnected = network.members.filter((member) => present.has(member.nodeId)).length;
+    const event: NodeEvent & { type: 'peers' } = {
+      type: 'peers',
+      connected: connected.length,
+      members: network.members.length,
+      membersConnected,
+    };
+    if (JSON.stringify(event) === last) return;
+    last = JSON.stringify(event);
+    emit(event);
+  }, peersEventMs);
+  stack.defer(() => clearInterval(timer));
+}
+
+/** Serves on after the last round: others may still need this node's votes and blobs. */
+async function finish(
+  peer: Peer,
+  options: NodeRunOptions,
+  emit: EventSink,
+  signal: AbortSignal,
+): Promise<void> {
+  const { round, stateHash } = peer.position;
+  assert(options.rounds !== undefined, 'training ends by itself only after its last round');
+  emit({ type: 'finished', round, stateHash });
+  await new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (!options.lingers) setTimeout(resolve, lingerMs);
+  });
+}

@@ -1,0 +1,186 @@
+/** `node start`: one node of a network. */
+import { availableParallelism, homedir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import type { NodeEvent } from '../peer/events.ts';
+import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
+import type { NodeRunOptions } from './node-run.ts';
+import { hasParentChannel, sendToParent } from './parent-process.ts';
+import { decimal, integer, oneOf, port } from './parse.ts';
+import { formatBytes, formatCount } from './progress.ts';
+
+export interface NodeStartOptions {
+  readonly network: string;
+  readonly data: string;
+  readonly dataset?: string;
+  readonly listen?: readonly string[];
+  readonly bootstrap?: readonly string[];
+  readonly local?: boolean;
+  readonly mdns?: boolean;
+  readonly upnp?: boolean;
+  readonly relay?: 'server' | 'client';
+  readonly api: boolean;
+  readonly host: string;
+  readonly port: number;
+  readonly engine: 'native' | 'wasm';
+  readonly provider: 'cpu' | 'webgpu' | 'cuda';
+  readonly threads: number;
+  readonly rounds?: number;
+  readonly heldOutBatches: number;
+  readonly samples?: boolean;
+  readonly checkpointSeconds: number;
+}
+
+const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, value];
+
+export function register(program: Command): void {
+  const group = commandGroup(program, 'node', 'run one node of a network, or ask a running one');
+  nodeStartCommand(group).action(action<NodeStartOptions>(nodeStart));
+}
+
+/** The options of a node; the hostile nodes of the simulation take the same and more. */
+export function nodeStartCommand(group: Command): Command {
+  return defineCommand(group, {
+    name: 'start',
+    summary: 'join a network and train',
+    description:
+      'Joins the network of a manifest, catches up with it, trains on this node’s part of the dataset and exchanges ' +
+      'contributions each round, until Ctrl-C. Started again it goes on from its last snapshot.',
+    examples: [
+      ['node start --network network.json', 'join with what the manifest says'],
+      ['node start --network network.json --bootstrap /ip4/203.0.113.5/tcp/4001', 'by way of a known node'],
+    ],
+  })
+    .requiredOption('--network <file>', 'the network manifest (see network create)')
+    .option('--data <folder>', 'key, snapshots and logs of this node', join(homedir(), '.neuroshard'))
+    .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
+    .option(
+      '--listen <address>',
+      'address to listen on, repeatable (default: /ip4/0.0.0.0/tcp/4001)',
+      collect,
+    )
+    .option('--bootstrap <address>', 'a node to begin with, repeatable; added to the manifest’s', collect)
+    .option('--local', 'all nodes are on this machine: nothing leaves loopback')
+    .option('--mdns', 'find nodes of the local network')
+    .option('--upnp', 'ask the router for a port')
+    .option(
+      '--relay <role>',
+      'server: relay for nodes that cannot be dialled; client: ask for a relay',
+      oneOf('role', ['server', 'client'] as const),
+    )
+    .option('--no-api', 'do not serve the HTTP API')
+    .option('--host <address>', 'address of the HTTP API', '127.0.0.1')
+    .option('--port <port>', 'port of the HTTP API', port, 8000)
+    .option('--engine <engine>', 'native or wasm', oneOf('engine', ['native', 'wasm'] as const), 'native')
+    .option(
+      '--provider <provider>',
+      'of the native engine: cpu, webgpu or cuda',
+      oneOf('provider', ['cpu', 'webgpu', 'cuda'] as const),
+      'cpu',
+    )
+    .option(
+      '--threads <count>',
+      'threads of the tensor engine',
+      integer('--threads', { min: 1, max: 256 }),
+      availableParallelism(),
+    )
+    .option(
+      '--rounds <count>',
+      'stop after the network has closed this many rounds',
+      integer('--rounds', { min: 1 }),
+    )
+    .option(
+      '--held-out-batches <count>',
+      'held-out batches to evaluate after each round',
+      integer('--held-out-batches', { min: 0, max: 4096 }),
+      4,
+    )
+    .option('--samples', 'write a short text after each round')
+    .option(
+      '--checkpoint-seconds <seconds>',
+      'time between snapshots',
+      decimal('--checkpoint-seconds', { min: 1, max: 86_400 }),
+      120,
+    );
+}
+
+/** What `node-run.ts` needs, from the command line. */
+export async function runOptionsOf(
+  options: NodeStartOptions,
+  events: (event: NodeEvent) => void,
+): Promise<NodeRunOptions> {
+  const { readNetworkModel, datasetFor } = await import('./dataset-choice.ts');
+  const model = await readNetworkModel(options.network);
+  return {
+    networkFile: options.network,
+    directory: options.data,
+    dataset: await datasetFor(model.vocabulary, options.dataset),
+    listen: options.listen ?? [options.local ? '/ip4/127.0.0.1/tcp/0' : '/ip4/0.0.0.0/tcp/4001'],
+    bootstrap: options.bootstrap ?? [],
+    local: options.local === true,
+    mdns: options.mdns === true,
+    upnp: options.upnp === true,
+    relayServer: options.relay === 'server',
+    relayClient: options.relay === 'client',
+    api: options.api ? { host: options.host, port: options.port } : null,
+    compute: { engine: options.engine, provider: options.provider, threads: options.threads },
+    ...(options.rounds !== undefined && { rounds: options.rounds }),
+    heldOutBatches: options.heldOutBatches,
+    samples: options.samples === true,
+    checkpointSeconds: options.checkpointSeconds,
+    events,
+    lingers: hasParentChannel(),
+  };
+}
+
+async function nodeStart(options: NodeStartOptions, run: CommandRun): Promise<CommandResult | undefined> {
+  let last: NodeEvent | undefined;
+  const show = (event: NodeEvent) => {
+    if (event.type !== 'step') last = event;
+    sendToParent(event);
+    if (hasParentChannel()) return;
+    const line = describeEvent(event);
+    if (line) run.log(line);
+  };
+  const { runNode } = await import('./node-run.ts');
+  await runNode(await runOptionsOf(options, show), run.signal);
+  return run.json ? { json: last ?? null, text: '' } : undefined;
+}
+
+/** One line for people; steps only now and then. */
+export function describeEvent(event: NodeEvent): string | undefined {
+  switch (event.type) {
+    case 'started': {
+      const place = event.apiPort === null ? '' : `, http://127.0.0.1:${event.apiPort}/api/status`;
+      return `node ${event.nodeId.slice(0, 12)} with ${formatCount(event.parameters)} parameters, round ${event.round}${place}\n${event.addresses.map((one) => `  reachable at ${one}`).join('\n')}`;
+    }
+    case 'step':
+      if (event.step % 10 !== 0 && event.step !== event.innerSteps) return undefined;
+      return `round ${event.round} step ${event.step}/${event.innerSteps}: loss ${event.loss.toFixed(4)}, ${Math.round(event.tokensPerSecond)} tokens/s`;
+    case 'contribution':
+      return `round ${event.round}: contributed ${event.batches} batches, ${formatBytes(event.blobBytes)}`;
+    case 'round': {
+      const heldOut = event.heldOutLoss === null ? '' : `, held-out loss ${event.heldOutLoss.toFixed(4)}`;
+      const rejected = event.rejected.map(({ node, code }) => ` ${node.slice(0, 8)} (${code})`).join(',');
+      return `round ${event.round} closed with ${event.contributions.length} contributions${heldOut}, state ${event.stateHash.slice(0, 12)}${rejected && `; rejected${rejected}`}`;
+    }
+    case 'sample':
+      return `> ${event.prompt}${event.text}`;
+    case 'resync':
+      return `fetched the agreed state of round ${event.toRound} (${event.reason}, was at ${event.fromRound})`;
+    case 'restored':
+      return `restored from a snapshot at round ${event.round} step ${event.step}${event.damaged.length > 0 ? `; damaged and left: ${event.damaged.join(', ')}` : ''}`;
+    case 'peers':
+      return `${event.connected} peers, ${event.membersConnected} of ${event.members} members connected`;
+    case 'warning':
+      return `warning: ${event.code}: ${event.detail}`;
+    case 'finished':
+      return `finished at round ${event.round}`;
+    case 'stopped':
+      return `stopped: ${event.reason}`;
+    case 'heldOut':
+      return `held-out loss ${event.loss.toFixed(4)}`;
+    case 'checkpoint':
+      return undefined;
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * What a swarm run came to: nodes' events in, one report out. Pure; knows no processes. Field names are part of the
+ * `--json` interface.
+ */
+import type { NodeEvent, RejectedContribution } from '../peer/events.ts';
+
+export interface RoundReport {
+  readonly round: number;
+  /** Mean over the honest nodes that trained. */
+  trainingLoss: number | null;
+  heldOutLoss: number | null;
+  /** Nodes whose contribution counted. */
+  contributions: readonly string[];
+  rejected: readonly RejectedContribution[];
+  readonly bytesSent: Record<string, number>;
+  readonly stateHashes: Record<string, string>;
+  tokens: number;
+  wallMs: number;
+}
+
+export interface SwarmReport {
+  readonly rounds: readonly RoundReport[];
+  readonly initialHeldOutLoss: number | null;
+  readonly finalHeldOutLoss: number | null;
+  /** Of the honest nodes after the last round that all of them closed. */
+  readonly stateHashes: Readonly<Record<string, string>>;
+  readonly stateHashesAgree: boolean;
+  readonly tokens: number;
+  readonly tokensPerSecond: number;
+  readonly bytesPerNodePerInnerStep: number;
+  /** Bytes of fp32 ring all-reduce at every step, 8P(N−1)/N, over bytes sent. */
+  readonly communicationReduction: number;
+}
+
+export interface SwarmShape {
+  /** Names of the honest nodes, by node id. */
+  readonly honest: ReadonlyMap<string, string>;
+  readonly nodes: number;
+  readonly parameters: () => number;
+  readonly innerSteps: number;
+}
+
+export interface SwarmRecorder {
+  record(name: string, event: NodeEvent, atMs: number): void;
+  /** Rounds so far, in order. */
+  rounds(): readonly RoundReport[];
+  /** The highest round that every honest node has closed; −1 before the first. */
+  closedByAll(): number;
+  report(): SwarmReport;
+}
+
+export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
+  const rounds = new Map<number, RoundReport>();
+  const losses = new Map<number, number[]>();
+  let initialHeldOutLoss: number | null = null;
+  let firstStepMs: number | undefined;
+  let lastMs = 0;
+
+  const honestCount = shape.honest.size;
+  const sorted = () => [...rounds.values()].sort((a, b) => a.round - b.round);
+  const complete = () => sorted().filter((one) => Object.keys(one.stateHashes).length === honestCount);
+
+  const closeRound = (name: string, event: NodeEvent & { type: 'round' }) => {
+    const report = rounds.get(event.round) ?? emptyRound(event.round);
+    rounds.set(event.round, report);
+    report.stateHashes[name] = event.stateHash;
+    report.bytesSent[name] = event.bytesSent;
+    report.tokens += event.tokens;
+    report.wallMs = Math.max(report.wallMs, event.wallMs);
+    report.contributions = event.contributions;
+    // Nodes may refuse different things before the decision; the report keeps every reason once.
+    const known = new Set(report.rejected.map((one) => `${one.node}/${one.code}`));
+    report.rejected = [
+      ...report.rejected,
+      ...event.rejected.filter((one) => !known.has(`${one.node}/${one.code}`)),
+    ];
+    report.heldOutLoss = event.heldOutLoss ?? report.heldOutLoss;
+    if (event.trainingLoss !== null) {
+      const all = [...(losses.get(event.round) ?? []), event.trainingLoss];
+      losses.set(event.round, all);
+      report.trainingLoss = all.reduce((a, b) => a + b, 0) / all.length;
+    }
+  };
+
+  return {
+    record: (name, event, atMs) => {
+      if (![...shape.honest.values()].includes(name)) return;
+      if (event.type === 'step') firstStepMs ??= atMs;
+      if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
+      if (event.type !== 'round') return;
+      lastMs = atMs;
+      closeRound(name, event);
+    },
+    rounds: sorted,
+    closedByAll: () => complete().at(-1)?.round ?? -1,
+    report: () => {
+      const all = sorted();
+      const done = complete();
+      const tokens = all.reduce((sum, one) => sum + one.tokens, 0);
+      const seconds = Math.max(0.001, (lastMs - (firstStepMs ?? lastMs)) / 1000);
+      const bytesPerNodePerInnerStep = bytesPerStep(done, honestCount, shape.innerSteps);
+      const perStep = (8 * shape.parameters() * (shape.nodes - 1)) / shape.nodes;
+      return {
+        rounds: all,
+        initialHeldOutLoss,
+        finalHeldOutLoss: all.findLast((one) => one.heldOutLoss !== null)?.heldOutLoss ?? null,
+        stateHashes: done.at(-1)?.stateHashes ?? {},
+        stateHashesAgree: done.every((one) => new Set(Object.values(one.stateHashes)).size === 1),
+        tokens,
+        tokensPerSecond: tokens / seconds,
+        bytesPerNodePerInnerStep,
+        communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
+      };
+    },
+  };
+}
+
+function emptyRound(round: number): RoundReport {
+  return {
+    round,
+    trainingLoss: null,
+    heldOutLoss: null,
+    contributions: [],
+    rejected: [],
+    bytesSent: {},
+    stateHashes: {},
+    tokens: 0,
+    wallMs: 0,
+  };
+}
+
+/** Mean bytes sent by an honest node for each inner step of the rounds that all of them closed. */
+function bytesPerStep(rounds: readonly RoundReport[], nodes: number, innerSteps: number): number {
+  if (rounds.length === 0) return 0;
+  const bytes = rounds.flatMap((one) => Object.values(one.bytesSent)).reduce((a, b) => a + b, 0);
+  return bytes / (rounds.length * nodes * innerSteps);
+}

@@ -1,0 +1,280 @@
+/** `swarm`: a network of processes on this machine, headless, for a number of rounds, and a report of what it did. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { presetConfig, presets } from '../model/config.ts';
+import {
+  type AggregatorName,
+  aggregatorNames,
+  type CompressionName,
+  compressionNames,
+  defaultOuter,
+  demoInnerSteps,
+} from '../peer/policy.ts';
+import { readManifest } from '../platform/nodejs/dataset-files.ts';
+import { toHex } from '../std/bytes.ts';
+import { CodedError } from '../std/outcome.ts';
+import { createChildGroup, describeExit } from './child-nodes.ts';
+import { type Cluster, prepareCluster } from './cluster.ts';
+import { action, type CommandResult, type CommandRun, defineCommand } from './command.ts';
+import { datasetFor } from './dataset-choice.ts';
+import { decimal, integer, oneOf } from './parse.ts';
+import { formatBytes, formatCount } from './progress.ts';
+import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
+import { chooseTraining } from './training-choice.ts';
+
+/** The attacks of `sim/hostile-node`, which is not part of the product and so not imported. */
+export const attackNames = [
+  'sign-flip',
+  'scaled',
+  'gaussian',
+  'alie',
+  'inner-product',
+  'label-flip',
+  'constant',
+  'zero',
+  'copycat',
+] as const;
+
+export interface SwarmOptions {
+  readonly nodes: number;
+  readonly rounds: number;
+  readonly innerSteps: number;
+  readonly preset: keyof typeof presets;
+  readonly aggregator: AggregatorName;
+  readonly compression: CompressionName;
+  readonly attackers: number;
+  readonly attack: (typeof attackNames)[number];
+  readonly attackFactor?: number;
+  readonly seed: number;
+  readonly dataset?: string;
+  readonly batch?: number;
+  readonly learningRate?: number;
+  readonly totalSteps?: number;
+  readonly outerLearningRate?: number;
+  readonly outerMomentum?: number;
+  readonly heldOutBatches: number;
+  readonly keep?: string;
+}
+
+export function register(program: Command): void {
+  const names = Object.keys(presets) as (keyof typeof presets)[];
+  defineCommand(program, {
+    name: 'swarm',
+    summary: 'several nodes on this machine for some rounds, and a report',
+    description:
+      'Starts a network of node processes on loopback, trains for a number of rounds and reports losses, contributions, ' +
+      'bytes and state hashes. Some nodes may be hostile.',
+    examples: [
+      ['swarm --nodes 4 --rounds 10', 'four honest nodes'],
+      [
+        'swarm --nodes 5 --attackers 1 --attack sign-flip',
+        'one of five sends its contribution backwards, ten times',
+      ],
+      ['swarm --nodes 5 --attackers 1 --attack sign-flip --aggregator mean', 'the same without a defence'],
+    ],
+  })
+    .option('--nodes <count>', 'processes', integer('--nodes', { min: 1, max: 64 }), 4)
+    .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
+    .option(
+      '--inner-steps <count>',
+      'H: optimizer steps between two exchanges',
+      integer('--inner-steps', { min: 1, max: 1_000_000 }),
+      demoInnerSteps,
+    )
+    .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
+    .option(
+      '--aggregator <name>',
+      aggregatorNames.join(', '),
+      oneOf('aggregator', aggregatorNames),
+      'default',
+    )
+    .option(
+      '--compression <name>',
+      compressionNames.join(', '),
+      oneOf('compression', compressionNames),
+      'int8',
+    )
+    .option(
+      '--attackers <count>',
+      'how many of the nodes are hostile',
+      integer('--attackers', { min: 0, max: 63 }),
+      0,
+    )
+    .option('--attack <name>', attackNames.join(', '), oneOf('attack', attackNames), 'sign-flip')
+    .option(
+      '--attack-factor <number>',
+      'strength of the attack (default: the attack’s own)',
+      decimal('--attack-factor'),
+    )
+    .option(
+      '--seed <number>',
+      'keys, initial weights and batches follow from it',
+      integer('--seed', { min: 0 }),
+      1,
+    )
+    .option('--dataset <folder>', 'dataset to train on (default: the one shipped)')
+    .option(
+      '--batch <sequences>',
+      'sequences of a node’s batch (default: the preset’s)',
+      integer('--batch', { min: 1, max: 4096 }),
+    )
+    .option('--learning-rate <rate>', 'peak inner learning rate', decimal('--learning-rate', { min: 0 }))
+    .option(
+      '--total-steps <count>',
+      'inner steps over which the rate decays (default: all of the run)',
+      integer('--total-steps', { min: 1 }),
+    )
+    .option('--outer-learning-rate <rate>', 'of the outer step', decimal('--outer-learning-rate', { min: 0 }))
+    .option(
+      '--outer-momentum <number>',
+      'of the outer step',
+      decimal('--outer-momentum', { min: 0, max: 0.999 }),
+    )
+    .option(
+      '--held-out-batches <count>',
+      'held-out batches evaluated after each round',
+      integer('--held-out-batches', { min: 0, max: 4096 }),
+      16,
+    )
+    .option('--keep <folder>', 'keep manifest, keys, snapshots and logs here')
+    .action(action<SwarmOptions>(swarm));
+}
+
+/** The cluster that the options ask for, ready to be started. */
+export async function clusterOf(
+  options: SwarmOptions,
+  directory: string,
+  samples: boolean,
+): Promise<Cluster> {
+  if (options.attackers >= options.nodes) {
+    throw new CodedError(
+      'bad-attackers',
+      `${options.attackers} of ${options.nodes} nodes cannot be hostile: one must be honest`,
+    );
+  }
+  const model = presetConfig(options.preset);
+  const datasetDirectory = await datasetFor(model.vocabulary, options.dataset);
+  const { hash } = await readManifest(datasetDirectory);
+  const outer = defaultOuter(options.compression, options.aggregator);
+  return prepareCluster({
+    directory,
+    seed: options.seed,
+    nodes: options.nodes,
+    attackers: options.attackers,
+    ...(options.attackers > 0 && {
+      attack: {
+        name: options.attack,
+        ...(options.attackFactor !== undefined && { factor: options.attackFactor }),
+      },
+    }),
+    model,
+    datasetDirectory,
+    datasetHash: hash,
+    training: chooseTraining(model, {
+      ...options,
+      totalSteps: options.totalSteps ?? options.rounds * options.innerSteps,
+    }),
+    outer: {
+      ...outer,
+      learningRate: options.outerLearningRate ?? outer.learningRate,
+      momentum: options.outerMomentum ?? outer.momentum,
+    },
+    rounds: options.rounds,
+    heldOutBatches: options.heldOutBatches,
+    samples,
+  });
+}
+
+async function swarm(options: SwarmOptions, run: CommandRun): Promise<CommandResult> {
+  const directory = options.keep ?? (await mkdtemp(join(tmpdir(), 'neuroshard-swarm-')));
+  try {
+    const cluster = await clusterOf(options, directory, false);
+    return result(options, cluster, await runSwarm(options, cluster, run));
+  } finally {
+    if (options.keep === undefined) await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Runs the nodes until every honest one has closed the last round. */
+async function runSwarm(options: SwarmOptions, cluster: Cluster, run: CommandRun): Promise<SwarmReport> {
+  const honest = cluster.nodes.filter((node) => !node.hostile);
+  let parameters = 0;
+  const recorder = createSwarmRecorder({
+    honest: new Map(honest.map(({ nodeId, spec }) => [nodeId, spec.name])),
+    nodes: options.nodes,
+    parameters: () => parameters,
+    innerSteps: options.innerSteps,
+  });
+  const bar = run.progress({ label: 'rounds', total: options.rounds });
+  const finished = new Set<string>();
+  let settle: { done: () => void; fail: (error: unknown) => void } | undefined;
+  const over = new Promise<void>((resolve, reject) => (settle = { done: resolve, fail: reject }));
+  over.catch(() => {});
+  const group = createChildGroup({
+    onEvent: (name, event) => {
+      if (event.type === 'started') parameters = event.parameters;
+      recorder.record(name, event, Date.now());
+      if (event.type === 'round')
+        bar.update(recorder.closedByAll() + 1, describeRound(recorder.rounds().at(-1)));
+      if (event.type === 'warning') run.log(`${name}: ${event.code}: ${event.detail}`);
+      if (event.type !== 'finished') return;
+      finished.add(name);
+      if (honest.every((node) => finished.has(node.spec.name))) settle!.done();
+    },
+    onExit: (name, status) => {
+      const wasHonest = honest.some((node) => node.spec.name === name);
+      if (wasHonest && !finished.has(name))
+        settle!.fail(new CodedError('node-failed', `${name}: ${describeExit(status)}`));
+    },
+  });
+  const onAbort = () => settle!.fail(run.signal.reason);
+  run.signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    for (const node of cluster.nodes) group.start(node.spec);
+    await over;
+  } finally {
+    run.signal.removeEventListener('abort', onAbort);
+    await group.stopAll();
+    bar.end(describeRound(recorder.rounds().at(-1)));
+  }
+  return recorder.report();
+}
+
+function describeRound(report: RoundReport | undefined): string {
+  return report?.heldOutLoss == null ? '' : `held-out loss ${report.heldOutLoss.toFixed(4)}`;
+}
+
+function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): CommandResult {
+  const { nodes, innerSteps, rounds, preset, aggregator, compression, attackers, seed } = options;
+  const attack = attackers > 0 ? { attack: options.attack } : {};
+  const settings = { nodes, rounds, innerSteps, preset, aggregator, compression, attackers, ...attack, seed };
+  const json = { settings, networkId: toHex(cluster.network.networkId), ...report, rounds: report.rounds };
+  const lines = report.rounds.map((one) => {
+    const hashes = new Set(Object.values(one.stateHashes));
+    const rejected = one.rejected.map(({ node, code }) => `${node.slice(0, 8)} ${code}`).join(', ');
+    const sent =
+      Object.values(one.bytesSent).reduce((a, b) => a + b, 0) /
+      Math.max(1, Object.keys(one.bytesSent).length);
+    return [
+      `round ${String(one.round).padStart(3)}`,
+      `train ${one.trainingLoss?.toFixed(4) ?? '-'}`,
+      `held-out ${one.heldOutLoss?.toFixed(4) ?? '-'}`,
+      `${one.contributions.length} accepted`,
+      rejected ? `rejected ${rejected}` : 'none rejected',
+      `${formatBytes(Math.round(sent))}/node`,
+      hashes.size === 1 ? `state ${[...hashes][0]!.slice(0, 12)}` : `STATES DIFFER (${hashes.size})`,
+      `${(one.wallMs / 1000).toFixed(1)} s`,
+    ].join('  ');
+  });
+  const summary = [
+    `held-out loss ${report.initialHeldOutLoss?.toFixed(4) ?? '-'} -> ${report.finalHeldOutLoss?.toFixed(4) ?? '-'}`,
+    `${formatCount(report.tokens)} tokens, ${Math.round(report.tokensPerSecond)} tokens/s`,
+    `${formatBytes(Math.round(report.bytesPerNodePerInnerStep))} sent per node and inner step, ${formatCount(Math.round(report.communicationReduction))}x less than fp32 all-reduce`,
+    report.stateHashesAgree
+      ? 'all honest nodes stood on the same state after every round'
+      : 'STATE HASHES DIFFERED',
+  ];
+  return { json, text: [...lines, ...summary].join('\n'), failed: !report.stateHashesAgree };
+}

@@ -1,0 +1,182 @@
+/**
+ * The contributions of the current round as this node knows them: announced, fetched, screened. It decides what is
+ * taken in and why something is not; it knows nothing of consensus, of aggregation or of when a round should end.
+ */
+import type { NodeId, Transport } from '../net/transport.ts';
+import type { Clock } from '../std/clock.ts';
+import type { HashHex } from '../std/hash.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { Announcement } from './announcement.ts';
+import { type BlobShelf, fetchBlob } from './blob-exchange.ts';
+import type { StageReplica } from './replica.ts';
+
+export interface PoolOptions {
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly replica: StageReplica;
+  readonly shelf: BlobShelf;
+  /** Exact size of a blob in this network. */
+  readonly blobBytes: number;
+  /** Batches a node can have trained in one round. */
+  readonly batchesMax: number;
+  readonly onChange: () => void;
+  readonly onRejected: (round: number, node: NodeId, code: string) => void;
+}
+
+export interface PoolEntry {
+  readonly announcement: Announcement;
+  /** Milliseconds of the clock when its blob was here and valid. */
+  readonly validAtMs: number;
+}
+
+export interface ContributionPool {
+  begin(round: number, base: HashHex): void;
+  /** Takes an announcement from anyone; fetching starts by itself. */
+  offer(announcement: Announcement, from: NodeId): Outcome<void>;
+  /** Whether the blob is here and valid, fetching it if need be. */
+  obtain(announcement: Announcement): Promise<Outcome<Uint8Array>>;
+  valid(): readonly PoolEntry[];
+  /** Nodes whose contribution to this round is settled, valid or not. */
+  settled(): ReadonlySet<NodeId>;
+}
+
+/** Nodes whose announcements are kept for one round; members come first by coming in time, others by luck. */
+const announcersMax = 64;
+const roundsAheadMax = 2;
+/** Peers asked for one blob besides its announcer. */
+const fallbackPeersMax = 4;
+
+export function createContributionPool(options: PoolOptions): ContributionPool {
+  let round = -1;
+  let base: HashHex = '';
+  /** The first announcement of each node for this round; a second, different one never replaces it. */
+  let announced = new Map<NodeId, Announcement>();
+  let valid = new Map<NodeId, PoolEntry>();
+  let settled = new Set<NodeId>();
+  /** Fetches under way or done, by node and blob: two nodes may name one blob. */
+  let pending = new Map<string, Promise<Outcome<Uint8Array>>>();
+  const early = new Map<NodeId, Announcement>();
+  let generation = new AbortController();
+
+  const begin = (nextRound: number, nextBase: HashHex) => {
+    generation.abort();
+    generation = new AbortController();
+    round = nextRound;
+    base = nextBase;
+    announced = new Map();
+    valid = new Map();
+    settled = new Set();
+    pending = new Map();
+    options.shelf.beginRound(round);
+    for (const [node, one] of early) {
+      if (one.round > round) continue;
+      early.delete(node);
+      if (one.round === round) offer(one, node);
+    }
+  };
+
+  const check = (one: Announcement): Outcome<void> => {
+    if (one.round !== round) return reject('wrong-round', `${one.round}, now ${round}`);
+    if (one.base !== base) return reject('wrong-base');
+    if (one.blobBytes !== options.blobBytes) return reject('wrong-shape', `${one.blobBytes} bytes`);
+    if (one.batches < 1 || one.batches > options.batchesMax) return reject('too-many-batches');
+    return accept(undefined);
+  };
+
+  const offer = (one: Announcement, from: NodeId): Outcome<void> => {
+    if (one.round > round && one.round <= round + roundsAheadMax) {
+      if (early.size < announcersMax || early.has(one.nodeId)) early.set(one.nodeId, one);
+      return accept(undefined);
+    }
+    const checked = check(one);
+    if (!checked.ok) {
+      if (one.round === round) settle(one.nodeId, checked.code);
+      return checked;
+    }
+    const known = announced.get(one.nodeId);
+    if (known) return known.blobHash === one.blobHash ? accept(undefined) : reject('equivocation');
+    if (announced.size >= announcersMax) return reject('too-many-contributors');
+    announced.set(one.nodeId, one);
+    void obtain(one, from);
+    return accept(undefined);
+  };
+
+  const settle = (node: NodeId, code: string) => {
+    if (settled.has(node)) return;
+    settled.add(node);
+    options.onRejected(round, node, code);
+    options.onChange();
+  };
+
+  const obtain = (one: Announcement, hint?: NodeId): Promise<Outcome<Uint8Array>> => {
+    const checked = check(one);
+    if (!checked.ok) return Promise.resolve(checked);
+    const key = `${one.nodeId}/${one.blobHash}`;
+    const known = pending.get(key);
+    if (known) return known;
+    const attempt = fetchAndScreen(one, hint, generation.signal);
+    const forRound = round;
+    pending.set(key, attempt);
+    void attempt.then((outcome) => {
+      if (round !== forRound) return;
+      if (outcome.ok) {
+        if (!valid.has(one.nodeId)) {
+          valid.set(one.nodeId, { announcement: one, validAtMs: options.clock.nowMs() });
+          settled.add(one.nodeId);
+          options.onChange();
+        }
+        return;
+      }
+      // What nobody could deliver may still come from elsewhere: a later call tries again.
+      if (transient.has(outcome.code)) pending.delete(key);
+      settle(one.nodeId, outcome.code);
+    });
+    return attempt;
+  };
+
+  const fetchAndScreen = async (one: Announcement, hint: NodeId | undefined, signal: AbortSignal) => {
+    const held = options.shelf.get(one.blobHash);
+    if (held) return screenAndKeep(one, held);
+    let last: Outcome<Uint8Array> = reject('blob-unavailable');
+    for (const peer of candidates(one.nodeId, hint)) {
+      const fetched = await fetchBlob({
+        transport: options.transport,
+        hash: one.blobHash,
+        bytes: one.blobBytes,
+        from: peer,
+        signal,
+      });
+      if (signal.aborted) return reject('aborted');
+      if (!fetched.ok) continue;
+      last = await screenAndKeep(one, fetched.value);
+      if (last.ok || last.code !== 'hash-mismatch') return last;
+      options.transport.penalize(peer, 'hash-mismatch');
+    }
+    return last.ok || last.code === 'hash-mismatch' ? last : reject('blob-unavailable');
+  };
+
+  const candidates = (announcer: NodeId, hint: NodeId | undefined): NodeId[] => {
+    const { self } = options.transport;
+    const others = options.transport.peers().filter((peer) => peer !== announcer && peer !== hint);
+    const order = [announcer, hint, ...others.slice(0, fallbackPeersMax)];
+    return order.filter((peer): peer is NodeId => peer !== undefined && peer !== self);
+  };
+
+  const screenAndKeep = async (one: Announcement, blob: Uint8Array): Promise<Outcome<Uint8Array>> => {
+    const screened = await options.replica.screen(blob, one.blobHash);
+    if (!screened.ok) return screened;
+    options.shelf.put(one.round, one.blobHash, blob);
+    return accept(blob);
+  };
+
+  return {
+    begin,
+    offer,
+    obtain,
+    valid: () => [...valid.values()],
+    settled: () => settled,
+  };
+}
+
+/** Failures of delivery, not of the contribution itself. */
+const transient = new Set(['blob-unavailable', 'aborted', 'hash-mismatch']);

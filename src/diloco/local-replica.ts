@@ -1,0 +1,215 @@
+/**
+ * The stage replica in this thread: segments, trainer and decoder over one engine. The only place where weights
+ * change. It knows nothing of peers, votes or time; calls run one after another.
+ */
+
+import type { ModelConfig } from '../model/config.ts';
+import { createDecoder, type Decoder } from '../model/generate.ts';
+import { initialParameter } from '../model/initialize.ts';
+import { wholeModel } from '../model/parameters.ts';
+import { samplingRandom } from '../model/sampler.ts';
+import { createSegments, flatLength, type Segment } from '../optim/segments.ts';
+import { createStageTrainer, type InnerOptions } from '../optim/stage-trainer.ts';
+import { assert, must } from '../std/assert.ts';
+import { toHex } from '../std/bytes.ts';
+import { type HashHex, sha256Hex } from '../std/hash.ts';
+import { merkleLeaf, merkleLevels, proofFromLevels } from '../std/merkle.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { Engine } from '../tensor/engine.ts';
+import { createKernelMemory } from '../tensor/kernels/wasm.ts';
+import { closeRound, type OuterSettings } from './close-round.ts';
+import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
+import { accumulate } from './compression/error-feedback.ts';
+import type { GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
+import { restoreSegments, snapshotSegments } from './snapshot.ts';
+import { leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
+
+/** Everything but the engine: survives a structured clone, so it can be sent to where the engine is. */
+export interface ReplicaSettings {
+  readonly config: ModelConfig;
+  /** The network's seed: initial weights follow from it. */
+  readonly seed: Uint8Array;
+  /** Names architecture and stage in every state hash, 32 bytes. */
+  readonly plan: Uint8Array;
+  readonly inner: InnerOptions;
+  readonly batch: number;
+  readonly sequence: number;
+  readonly outer: OuterSettings;
+}
+
+export async function createLocalReplica(
+  options: { engine: Engine } & ReplicaSettings,
+): Promise<StageReplica> {
+  const { engine, config, seed, plan, outer } = options;
+  const stage = wholeModel(config);
+  const segments = createSegments({
+    config,
+    stage,
+    createMemory: createKernelMemory,
+    embeddingScratchBytes: options.batch * options.sequence * (config.width + 1) * 4 + 4096,
+  });
+  initialize(segments, seed, config);
+  const trainer = await createStageTrainer({ ...options, stage, segments });
+  const flat = flatLength(segments);
+  const shape: BlobShape = { codec: outer.compression, length: flat };
+  const bases: Record<string, Float32Array> = Object.assign(
+    {},
+    ...segments.map((segment) => segment.baseViews),
+  );
+  const weights: Record<string, Float32Array> = Object.assign(
+    {},
+    ...segments.map((segment) => segment.weightViews),
+  );
+  const inOrder = oneAfterAnother();
+
+  let decoder: Decoder | undefined;
+  let levels: Uint8Array[][] = [];
+  let contributed = false;
+  let position: Position = { round: 0, step: 0, optimizerSteps: 0, stateHash: '' };
+
+  /** Stands at the start of a round whose (w_r, v) are in place. */
+  const beginRound = (round: number) => {
+    for (const { slabs } of segments) slabs.weights.set(slabs.base);
+    const leaves = leafHashes(segments);
+    levels = merkleLevels(leaves);
+    contributed = false;
+    position = { ...position, round, step: 0, stateHash: toHex(stateHash(plan, round, leaves)) };
+    return position;
+  };
+  beginRound(0);
+
+  /** e ← decay·e + (w_r − w_local): the contribution before it is encoded, and what stays if it does not count. */
+  const workToFeedback = () => {
+    for (const { memory, slabs } of segments) {
+      memory.subtract(slabs.scratch, slabs.base, slabs.weights);
+      accumulate(outer.compression, slabs.errorFeedback, slabs.scratch, memory);
+    }
+  };
+
+  const encode = () => {
+    const blob = createBlob(outer.compression, flat);
+    for (const { memory, slabs, offset } of segments) {
+      encodeRange(blob, shape, offset, slabs.errorFeedback, memory);
+    }
+    return { blob, blobHash: sha256Hex(blob) };
+  };
+
+  const install = (round: number, leaves: readonly Uint8Array[], agreed: HashHex): Outcome<Position> => {
+    const rightSizes =
+      leaves.length === leafCount(flat) && leaves.every((leaf, i) => leaf.length === leafBytes(flat, i));
+    if (!rightSizes) return reject('wrong-shape');
+    const hashes = leaves.map(merkleLeaf);
+    if (toHex(stateHash(plan, round, hashes)) !== agreed) return reject('state-mismatch');
+    if (position.step > 0 && !contributed) workToFeedback();
+    for (const [index, leaf] of leaves.entries()) writeLeaf(segments, index, leaf);
+    return accept(beginRound(round));
+  };
+
+  return {
+    info: async () => ({
+      engineId: engine.id,
+      parameters: segments.reduce((sum, segment) => sum + segment.usedLength, 0),
+      flatLength: flat,
+      blobBytes: blobBytes(outer.compression, flat),
+      stateLeaves: leafCount(flat),
+    }),
+    position: async () => position,
+    trainStep: (batches, learningRate) =>
+      inOrder(async () => {
+        assert(!contributed, 'no step after the contribution of a round');
+        const result = await trainer.step(batches, learningRate, position.optimizerSteps + 1);
+        position = { ...position, step: position.step + 1, optimizerSteps: position.optimizerSteps + 1 };
+        return result;
+      }),
+    evaluate: (batches, of = 'base') => inOrder(() => trainer.evaluate(batches, of)),
+    contribute: () =>
+      inOrder(async () => {
+        if (!contributed) workToFeedback();
+        contributed = true;
+        return encode();
+      }),
+    screen: (blob, blobHash) =>
+      inOrder(async () => {
+        if (sha256Hex(blob) !== blobHash) return reject('hash-mismatch');
+        return checkBlob(blob, shape);
+      }),
+    closeRound: (request: RoundRequest) =>
+      inOrder(async () => {
+        if (request.round !== position.round)
+          return reject('wrong-round', `${request.round}, now ${position.round}`);
+        const unsound = request.contributions.find(({ blob }) => !checkBlob(blob, shape).ok);
+        if (unsound) return reject('unsound-blob', unsound.nodeId);
+        if (!contributed && position.step > 0) workToFeedback();
+        const rejected = closeRound({ segments, shape, outer, request, contributed });
+        return accept({ position: beginRound(request.round + 1), rejected });
+      }),
+    readLeaf: (round, index) =>
+      inOrder(async () => {
+        if (round !== position.round || index >= leafCount(flat)) return undefined;
+        const proof = proofFromLevels(levels, index);
+        return { round, bytes: readLeaf(segments, index), proof, root: levels.at(-1)![0]! };
+      }),
+    install: (round, leaves, agreed) => inOrder(async () => install(round, leaves, agreed)),
+    snapshot: () => inOrder(async () => snapshotSegments(segments, position, contributed)),
+    restore: (snapshot) =>
+      inOrder(async () => {
+        const restored = restoreSegments(segments, snapshot);
+        if (!restored.ok) return restored;
+        const leaves = leafHashes(segments);
+        const hash = toHex(stateHash(plan, snapshot.position.round, leaves));
+        if (hash !== snapshot.position.stateHash) {
+          initialize(segments, seed, config);
+          position = { round: 0, step: 0, optimizerSteps: 0, stateHash: '' };
+          beginRound(0);
+          return reject('snapshot-mismatch', 'its state hash is not that of its tensors');
+        }
+        levels = merkleLevels(leaves);
+        position = snapshot.position;
+        contributed = snapshot.contributed;
+        return accept(position);
+      }),
+    generate: (request) =>
+      inOrder(async () => {
+        decoder ??= await createDecoder({ engine, config, parameters: (name) => must(bases[name], name) });
+        return generateTokens(decoder, request);
+      }),
+    exportWeights: (of = 'base') =>
+      inOrder(async () => {
+        const views = Object.entries(of === 'base' ? bases : weights);
+        return Object.fromEntries(views.map(([name, view]) => [name, view.slice()]));
+      }),
+    close: () =>
+      inOrder(async () => {
+        await trainer.close();
+        await decoder?.close();
+        await engine.close();
+      }),
+  };
+}
+
+/** w_0 by name from the seed; everything else zero. */
+function initialize(segments: readonly Segment[], seed: Uint8Array, config: ModelConfig): void {
+  for (const { slabs, parameters, baseViews } of segments) {
+    for (const slab of Object.values(slabs)) slab.fill(0);
+    for (const { name, shape } of parameters) initialParameter(seed, name, shape, config, baseViews[name]);
+  }
+}
+
+async function generateTokens(decoder: Decoder, request: GenerateRequest): Promise<number[]> {
+  const { prompt, temperature, topK = 0, topP = 1, seed, tokensMax: maxTokens, stop = [] } = request;
+  const sampling = { temperature, topK, topP };
+  const options = { prompt, sampling, random: samplingRandom(seed), maxTokens, stop };
+  const tokens: number[] = [];
+  for await (const token of decoder.generate(options)) tokens.push(token);
+  return tokens;
+}
+
+/** Runs tasks in the order they were asked for, one at a time. */
+function oneAfterAnother(): <T>(task: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (task) => {
+    const run = last.then(task, task);
+    last = run.catch(() => {});
+    return run;
+  };
+}

@@ -1,0 +1,125 @@
+/**
+ * A replica of a stage as the round protocol sees it: something that trains, contributes, screens and aggregates,
+ * wherever its weights live (this thread, the compute worker, another process). Every call is asynchronous; calls run
+ * one after another, in the order they were made. Everything passed survives a structured clone.
+ */
+import type { Batch, StepResult } from '../optim/stage-trainer.ts';
+import type { HashHex } from '../std/hash.ts';
+import type { Outcome } from '../std/outcome.ts';
+
+export interface ReplicaInfo {
+  readonly engineId: string;
+  /** Trained parameters. */
+  readonly parameters: number;
+  /** Length of the flat vector that is compressed and hashed, padding included. */
+  readonly flatLength: number;
+  /** Exact size of every contribution blob. */
+  readonly blobBytes: number;
+  readonly stateLeaves: number;
+}
+
+export interface Position {
+  readonly round: number;
+  /** Inner steps made since this round's base. */
+  readonly step: number;
+  /** AdamW steps since the moments began. */
+  readonly optimizerSteps: number;
+  readonly stateHash: HashHex;
+}
+
+export interface Contribution {
+  readonly blob: Uint8Array;
+  readonly blobHash: HashHex;
+}
+
+/** One entry of the decided list, with its bytes. */
+export interface DecidedContribution {
+  readonly nodeId: string;
+  /** Batches it claims, already capped. */
+  readonly batches: number;
+  readonly blob: Uint8Array;
+}
+
+export interface RoundRequest {
+  readonly round: number;
+  /** In the decided order. */
+  readonly contributions: readonly DecidedContribution[];
+  /** Hash of this node's own blob when the list includes it. */
+  readonly ownNodeId: string;
+}
+
+export interface RoundResult {
+  readonly position: Position;
+  /** Left out by screening, the same on every honest node. */
+  readonly rejected: readonly { readonly node: string; readonly code: string }[];
+}
+
+export interface StateLeaf {
+  readonly round: number;
+  readonly bytes: Uint8Array;
+  readonly proof: readonly Uint8Array[];
+  readonly root: Uint8Array;
+}
+
+/** Everything a node must keep to go on after a crash, as flat copies. */
+export interface ReplicaSnapshot {
+  readonly position: Position;
+  /** This node's blob of the current round, when it had already contributed. */
+  readonly contributed: boolean;
+  /** weights, firstMoments, secondMoments, errorFeedback, base, velocity: f32 of `flatLength` each. */
+  readonly tensors: Readonly<Record<SnapshotTensor, Float32Array>>;
+}
+
+export const snapshotTensors = [
+  'weights',
+  'firstMoments',
+  'secondMoments',
+  'errorFeedback',
+  'base',
+  'velocity',
+] as const;
+export type SnapshotTensor = (typeof snapshotTensors)[number];
+
+export interface GenerateRequest {
+  readonly prompt: readonly number[];
+  readonly tokensMax: number;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  /** Token sequences that end it and are not returned. */
+  readonly stop?: readonly (readonly number[])[];
+  readonly seed: number;
+}
+
+/** `base` is w_r, which the network agrees on; `weights` are the local ones, ahead of it by the steps of this round. */
+export type WeightsChoice = 'base' | 'weights';
+
+export interface StageReplica {
+  info(): Promise<ReplicaInfo>;
+  position(): Promise<Position>;
+  /** One inner step at the rate of the schedule. */
+  trainStep(batches: readonly Batch[], learningRate: number): Promise<StepResult>;
+  /** Mean loss over the batches: of w_r unless the local weights are asked for. */
+  evaluate(batches: readonly Batch[], of?: WeightsChoice): Promise<number>;
+  /** compress(w_r − w_local, e): the contribution of this round; the same bytes when asked again. */
+  contribute(): Promise<Contribution>;
+  /** Whether the bytes are a well-formed contribution with this hash and finite values. */
+  screen(blob: Uint8Array, blobHash: HashHex): Promise<Outcome<void>>;
+  /** Aggregates the decided list, takes the outer step, and stands at the start of the next round. */
+  closeRound(request: RoundRequest): Promise<Outcome<RoundResult>>;
+  /** Undefined when this replica is not in that round (any more). */
+  readLeaf(round: number, index: number): Promise<StateLeaf | undefined>;
+  /**
+   * Replaces (w_r, v) by leaves that were checked against an agreed hash; local work becomes error feedback. Nothing
+   * changes unless the hash of all leaves is `stateHash`.
+   */
+  install(round: number, leaves: readonly Uint8Array[], stateHash: HashHex): Promise<Outcome<Position>>;
+  snapshot(): Promise<ReplicaSnapshot>;
+  /** `snapshot-mismatch` when it belongs to another model; the replica is unchanged then. */
+  restore(snapshot: ReplicaSnapshot): Promise<Outcome<Position>>;
+  /** Tokens drawn from w_r after the prompt. */
+  generate(request: GenerateRequest): Promise<readonly number[]>;
+  /** w_r, or the local weights, by Hugging Face name, copied. */
+  exportWeights(of?: WeightsChoice): Promise<Readonly<Record<string, Float32Array>>>;
+  close(): Promise<void>;
+}

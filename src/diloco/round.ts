@@ -1,0 +1,237 @@
+/**
+ * One node's part in closing rounds: announcements in and out, when to ask for a decision, what to propose, what to
+ * vote for, and the decided lists in order. It drives the consensus replica as its application; it does not train and
+ * does not aggregate.
+ */
+import type { Application, DecidedBlock, ProposalContext } from '../consensus/types.ts';
+import type { KeyPair } from '../identity/keys.ts';
+import type { NodeId, Transport } from '../net/transport.ts';
+import { assert } from '../std/assert.ts';
+import type { Clock } from '../std/clock.ts';
+import type { HashHex } from '../std/hash.ts';
+import {
+  type Announcement,
+  announce,
+  announcementBytesMax,
+  decodeAnnouncement,
+  encodeAnnouncement,
+} from './announcement.ts';
+import type { BlobShelf } from './blob-exchange.ts';
+import { type ContributionPool, createContributionPool } from './contribution-pool.ts';
+import { createRoundDeadline } from './deadline.ts';
+import type { Contribution, StageReplica } from './replica.ts';
+import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList } from './round-list.ts';
+
+export const contributionTopic = 'contribution';
+
+export interface RoundOptions {
+  readonly networkId: Uint8Array;
+  readonly key: KeyPair;
+  readonly memberIds: readonly NodeId[];
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly replica: StageReplica;
+  readonly shelf: BlobShelf;
+  readonly blobBytes: number;
+  readonly batchesMax: number;
+  /** Asks consensus for a decision (`Replica.wake`). */
+  readonly wake: () => void;
+  readonly onRejected: (round: number, node: NodeId, code: string) => void;
+}
+
+export interface RoundCoordinator {
+  readonly application: Pick<Application, 'propose' | 'validate' | 'decided'>;
+  /** Starts collecting for a round whose base this node holds. */
+  begin(round: number, base: HashHex): void;
+  /** Announces this node's own contribution. */
+  contribute(contribution: Contribution, batches: number): Promise<void>;
+  /**
+   * The decided list of the round that has begun; undefined when only later ones are known (this node was away and
+   * must fetch a state). Rejects when the signal aborts.
+   */
+  decision(signal: AbortSignal): Promise<RoundList | undefined>;
+  /** Whether the list of this round is decided, or a later one: training on is in vain. */
+  isDecided(): boolean;
+  /** The newest round whose list this node has seen decided; −1 before the first. */
+  newestDecided(): number;
+  /** Whether a node that still trains should contribute what it has. */
+  isLate(): boolean;
+  /** Contributions of the round that are here and valid, own included. */
+  contributions(): readonly Announcement[];
+  /** Blobs of a decided list, in its order; undefined when one cannot be had from anyone. */
+  blobsOf(list: RoundList): Promise<readonly Uint8Array[] | undefined>;
+  close(): void;
+}
+
+/** Decided lists kept until their round is closed here. */
+const decidedKept = 64;
+
+export function createRoundCoordinator(options: RoundOptions): RoundCoordinator {
+  const { networkId, key, transport, clock } = options;
+  const deadline = createRoundDeadline();
+  const decided = new Map<number, RoundList>();
+  const waiting = new Set<() => void>();
+  let round = -1;
+  let base: HashHex = '';
+  let startedMs = 0;
+  let newestDecided = -1;
+  let cancelTimer = () => {};
+  let lastContributors = new Set<NodeId>();
+
+  const pool: ContributionPool = createContributionPool({
+    ...options,
+    onChange: () => notice(),
+  });
+
+  const arrivals = () => pool.valid().map((entry) => entry.validAtMs - startedMs);
+
+  /** Nodes whose contribution is worth waiting for: members that are connected, and others who came last time. */
+  const expected = (): NodeId[] => {
+    const connected = new Set([transport.self, ...transport.peers()]);
+    const wanted = new Set([...options.memberIds, ...lastContributors, transport.self]);
+    return [...wanted].filter((node) => connected.has(node));
+  };
+
+  /** Wakes consensus when everybody expected has come, or the deadline has passed with something to decide. */
+  const notice = () => {
+    cancelTimer();
+    cancelTimer = () => {};
+    wakeWaiting();
+    if (round < 0 || pool.valid().length === 0 || newestDecided >= round) return;
+    const settled = pool.settled();
+    if (expected().every((node) => settled.has(node))) return options.wake();
+    const dueMs = deadline.collectingMs(arrivals(), options.memberIds.length);
+    if (dueMs === undefined) return;
+    const leftMs = startedMs + dueMs - clock.nowMs();
+    if (leftMs <= 0) options.wake();
+    else cancelTimer = clock.setTimer(leftMs, notice);
+  };
+
+  const wakeWaiting = () => {
+    for (const resume of [...waiting]) resume();
+  };
+
+  const propose = async (context: ProposalContext) => {
+    const entries = pool.valid();
+    if (entries.length === 0 || newestDecided >= round || carriesRound(context, round)) return undefined;
+    return encodeRoundList(
+      drawRoundList(
+        round,
+        base,
+        entries.map((entry) => entry.announcement),
+      ),
+    );
+  };
+
+  const carriesRound = (context: ProposalContext, wanted: number) =>
+    context.undecided.some((payload) => {
+      const list = decodeRoundList(networkId, payload);
+      return list.ok && list.value.round >= wanted;
+    });
+
+  const validate = async (payload: Uint8Array, context: ProposalContext) => {
+    const decoded = decodeRoundList(networkId, payload);
+    if (!decoded.ok) return false;
+    const list = decoded.value;
+    if (carriesRound(context, list.round)) return false;
+    if (!(await reached(list.round, context.signal)) || list.round !== round || list.base !== base)
+      return false;
+    const outcomes = await Promise.all(list.contributions.map((one) => pool.obtain(one)));
+    if (!outcomes.every((outcome) => outcome.ok)) return false;
+    // A proposer that leaves out most of what has arrived does not get this vote; the next leader will do better.
+    const listed = new Set(list.contributions.map((one) => one.nodeId));
+    const here = drawRoundList(
+      round,
+      base,
+      pool.valid().map((entry) => entry.announcement),
+    ).contributions;
+    const missing = here.filter((one) => !listed.has(one.nodeId)).length;
+    return 2 * missing <= here.length;
+  };
+
+  /** Waits until this node stands in `wanted` (it may still be closing the round before). */
+  const reached = async (wanted: number, signal: AbortSignal): Promise<boolean> => {
+    while (round < wanted && !signal.aborted) await change(signal);
+    return round === wanted;
+  };
+
+  /** Resolves when anything has changed, or the signal aborts. */
+  const change = (signal: AbortSignal): Promise<void> =>
+    new Promise((resolve) => {
+      const resume = () => {
+        waiting.delete(resume);
+        signal.removeEventListener('abort', resume);
+        resolve();
+      };
+      waiting.add(resume);
+      signal.addEventListener('abort', resume);
+    });
+
+  const onDecided = ({ block }: DecidedBlock) => {
+    const list = decodeRoundList(networkId, block.payload);
+    assert(list.ok, 'consensus decided a list that no honest member can have voted for');
+    if (list.value.round < round) return;
+    decided.set(list.value.round, list.value);
+    newestDecided = Math.max(newestDecided, list.value.round);
+    for (const known of decided.keys()) if (decided.size > decidedKept) decided.delete(known);
+    cancelTimer();
+    wakeWaiting();
+  };
+
+  const unsubscribe = transport.subscribe(contributionTopic, announcementBytesMax, (from, message) => {
+    const decoded = decodeAnnouncement(networkId, message);
+    if (!decoded.ok) return transport.penalize(from, decoded.code);
+    const offered = pool.offer(decoded.value, from);
+    if (!offered.ok && offered.code === 'equivocation')
+      options.onRejected(round, decoded.value.nodeId, offered.code);
+    return undefined;
+  });
+  const unlisten = transport.onPeerChange(() => notice());
+
+  return {
+    application: { propose, validate, decided: onDecided },
+    begin: (nextRound, nextBase) => {
+      if (round >= 0) {
+        deadline.record(arrivals());
+        lastContributors = new Set(pool.valid().map((entry) => entry.announcement.nodeId));
+      }
+      round = nextRound;
+      base = nextBase;
+      startedMs = clock.nowMs();
+      for (const known of decided.keys()) if (known < round) decided.delete(known);
+      pool.begin(round, base);
+      notice();
+    },
+    contribute: async ({ blob, blobHash }, batches) => {
+      options.shelf.put(round, blobHash, blob);
+      const body = { round, base, blobHash, blobBytes: blob.length, batches };
+      const own = announce(networkId, body, key);
+      pool.offer(own, transport.self);
+      await transport.publish(contributionTopic, encodeAnnouncement(own));
+    },
+    decision: async (signal) => {
+      for (;;) {
+        if (newestDecided >= round) return decided.get(round);
+        signal.throwIfAborted();
+        await change(signal);
+      }
+    },
+    isDecided: () => newestDecided >= round,
+    newestDecided: () => newestDecided,
+    isLate: () => {
+      const dueMs = deadline.trainingMs();
+      return dueMs !== undefined && clock.nowMs() - startedMs >= dueMs;
+    },
+    contributions: () => pool.valid().map((entry) => entry.announcement),
+    blobsOf: async (list) => {
+      const outcomes = await Promise.all(list.contributions.map((one) => pool.obtain(one)));
+      const blobs = outcomes.map((outcome) => (outcome.ok ? outcome.value : undefined));
+      return blobs.every((blob) => blob !== undefined) ? blobs : undefined;
+    },
+    close: () => {
+      cancelTimer();
+      unsubscribe();
+      unlisten();
+    },
+  };
+}

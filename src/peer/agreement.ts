@@ -1,0 +1,109 @@
+/**
+ * Which state the network has agreed on: gossips this member's statement after every outer step, collects those of
+ * others, and asks peers for theirs when it has just arrived. It fetches nothing and changes no weights.
+ */
+import { z } from 'zod';
+import {
+  type AgreedState,
+  createStatementBook,
+  decodeStatement,
+  makeStatement,
+  type Statement,
+  statementBytesMax,
+  statementFields,
+  statementOf,
+} from '../diloco/statement.ts';
+import type { KeyPair } from '../identity/keys.ts';
+import { statusProtocol } from '../net/protocol.ts';
+import type { NodeId, Transport } from '../net/transport.ts';
+import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
+import type { HashHex } from '../std/hash.ts';
+import { accept } from '../std/outcome.ts';
+import type { NetworkManifest } from './network.ts';
+
+const topic = 'state';
+/** Statements in one status answer. */
+const statementsMax = 256;
+
+export interface AgreementTracker {
+  /** States where this node stands, and tells the others if it is a member. */
+  state(round: number, stateHash: HashHex): Promise<void>;
+  newest(): AgreedState | undefined;
+  agreed(round: number): HashHex | undefined;
+  /** Asks every connected peer what it knows; resolves when all have answered or failed. */
+  inquire(signal?: AbortSignal): Promise<void>;
+  onChange(listener: () => void): () => void;
+  close(): void;
+}
+
+export interface AgreementOptions {
+  readonly network: NetworkManifest;
+  readonly key: KeyPair;
+  readonly transport: Transport;
+}
+
+export function trackAgreement({ network, key, transport }: AgreementOptions): AgreementTracker {
+  const { networkId, members } = network;
+  const book = createStatementBook(members);
+  const listeners = new Set<() => void>();
+  const isMember = members.some((member) => member.nodeId === key.nodeId);
+  let own: Statement | undefined;
+
+  const take = (statement: Statement, from: NodeId) => {
+    const added = book.add(statement);
+    if (added.ok) for (const listener of [...listeners]) listener();
+    else if (added.code === 'equivocation') transport.penalize(from, added.code);
+  };
+
+  const unsubscribe = transport.subscribe(topic, statementBytesMax, (from, message) => {
+    const decoded = decodeStatement(networkId, message);
+    if (decoded.ok) take(decoded.value, from);
+    else transport.penalize(from, decoded.code);
+  });
+
+  const unhandle = transport.handle(statusProtocol, async () => {
+    const newest = book.newest();
+    const known = newest ? book.of(newest.round) : [];
+    const fields: Canonical[] = known.slice(0, statementsMax).map(statementFields);
+    if (own && !known.some((one) => one.nodeId === own!.nodeId)) fields.push(statementFields(own));
+    return accept(encodeCanonical(fields));
+  });
+
+  const ask = async (peer: NodeId, signal?: AbortSignal) => {
+    const answer = await transport.request(peer, statusProtocol, new Uint8Array([0x80]), signal);
+    if (!answer.ok) return;
+    const decoded = decodeCanonical(answer.value, statusProtocol.responseBytesMax);
+    const parsed = z
+      .array(z.unknown())
+      .max(statementsMax + 1)
+      .safeParse(decoded.ok ? decoded.value : undefined);
+    if (!parsed.success) return transport.penalize(peer, 'malformed');
+    for (const fields of parsed.data) {
+      const statement = statementOf(networkId, fields);
+      if (!statement.ok) return transport.penalize(peer, statement.code);
+      take(statement.value, peer);
+    }
+  };
+
+  return {
+    state: async (round, stateHash) => {
+      if (!isMember) return;
+      own = makeStatement(networkId, round, stateHash, key);
+      take(own, key.nodeId);
+      await transport.publish(topic, encodeCanonical(statementFields(own)));
+    },
+    newest: () => book.newest(),
+    agreed: (round) => book.agreed(round),
+    inquire: async (signal) => {
+      await Promise.all(transport.peers().map((peer) => ask(peer, signal)));
+    },
+    onChange: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: () => {
+      unsubscribe();
+      unhandle();
+    },
+  };
+}

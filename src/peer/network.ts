@@ -1,0 +1,146 @@
+/**
+ * The network manifest: everything the members of one network must share, as one signed JSON document. Its hash is
+ * the network id; a node with another manifest is in another network. Bootstrap addresses are not part of the id.
+ */
+import { z } from 'zod';
+import { type KeyPair, nodeIdOf, signDigest, verifyDigest } from '../identity/keys.ts';
+import { type ModelConfig, parseModelConfig } from '../model/config.ts';
+import { fromHex, toHex, utf8 } from '../std/bytes.ts';
+import { type Canonical, encodeCanonical } from '../std/codec.ts';
+import { taggedHash } from '../std/hash.ts';
+import { accept, CodedError, type Outcome, reject } from '../std/outcome.ts';
+import { type OuterPolicy, outerSchema, type TrainingPolicy, trainingSchema } from './policy.ts';
+
+const hex = (bytes: number) =>
+  z.string().regex(new RegExp(`^[0-9a-f]{${2 * bytes}}$`), `${bytes} bytes of hex`);
+
+const bodySchema = z.strictObject({
+  format: z.literal(1),
+  name: z.string().min(1).max(64),
+  /** All randomness of the network: initial weights, draws. */
+  seed: hex(32),
+  model: z.unknown(),
+  /** Hash of the dataset's manifest. */
+  dataset: hex(32),
+  training: trainingSchema,
+  outer: outerSchema,
+  /** Compressed public keys with votes. */
+  members: z
+    .array(z.strictObject({ publicKey: hex(33), weight: z.number().int().min(1).max(1_000_000) }))
+    .min(1)
+    .max(256),
+});
+
+const manifestSchema = z.strictObject({
+  body: bodySchema,
+  founder: hex(33),
+  signature: hex(64),
+  bootstrap: z.array(z.string().max(512)).max(64).default([]),
+});
+
+export interface NetworkManifest {
+  readonly name: string;
+  /** 32 bytes. */
+  readonly networkId: Uint8Array;
+  readonly seed: Uint8Array;
+  readonly model: ModelConfig;
+  readonly dataset: string;
+  readonly training: TrainingPolicy;
+  readonly outer: OuterPolicy;
+  readonly members: readonly {
+    readonly nodeId: string;
+    readonly publicKey: Uint8Array;
+    readonly weight: number;
+  }[];
+  readonly founder: Uint8Array;
+  readonly bootstrap: readonly string[];
+}
+
+/** What a founder chooses. */
+export interface NetworkDraft {
+  readonly name: string;
+  readonly seed: Uint8Array;
+  readonly model: ModelConfig;
+  readonly dataset: string;
+  readonly training: TrainingPolicy;
+  readonly outer: OuterPolicy;
+  readonly members: readonly { readonly publicKey: Uint8Array; readonly weight: number }[];
+  readonly bootstrap?: readonly string[];
+}
+
+export const networkBytesMax = 256 * 1024;
+
+function networkIdOf(body: unknown): Uint8Array {
+  return taggedHash('neuroshard/network/1', encodeCanonical(body as Canonical));
+}
+
+/** The signed document, ready to be written. */
+export function createNetworkDocument(draft: NetworkDraft, founder: KeyPair): string {
+  const body = bodySchema.parse({
+    format: 1,
+    name: draft.name,
+    seed: toHex(draft.seed),
+    model: draft.model,
+    dataset: draft.dataset,
+    training: draft.training,
+    outer: draft.outer,
+    members: draft.members.map(({ publicKey, weight }) => ({ publicKey: toHex(publicKey), weight })),
+  });
+  const document = {
+    body,
+    founder: toHex(founder.publicKey),
+    signature: toHex(signDigest(networkIdOf(body), founder.secretKey)),
+    bootstrap: draft.bootstrap ?? [],
+  };
+  return `${JSON.stringify(document, null, 2)}\n`;
+}
+
+/** Parses an untrusted document: `bad-network` with the offending field, or `bad-signature`. */
+export function parseNetwork(text: string): Outcome<NetworkManifest> {
+  if (utf8(text).length > networkBytesMax) return reject('bad-network', 'the document is too large');
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return reject('bad-network', 'not JSON');
+  }
+  const parsed = manifestSchema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    return reject('bad-network', `${issue.path.join('.') || 'document'}: ${issue.message}`);
+  }
+  const { body, founder, signature, bootstrap } = parsed.data;
+  const model = parseModelConfig(body.model);
+  if (!model.ok) return reject('bad-network', `model: ${model.detail}`);
+  if (body.training.sequence > model.value.context)
+    return reject('bad-network', 'sequence exceeds the context');
+  const keys = new Set(body.members.map((member) => member.publicKey));
+  if (keys.size !== body.members.length) return reject('bad-network', 'a member is named twice');
+  const networkId = networkIdOf(body);
+  if (!verifyDigest(networkId, fromHex(signature), fromHex(founder))) return reject('bad-signature');
+  return accept({
+    name: body.name,
+    networkId,
+    seed: fromHex(body.seed),
+    model: model.value,
+    dataset: body.dataset,
+    training: body.training,
+    outer: body.outer,
+    members: body.members.map((member) => {
+      const publicKey = fromHex(member.publicKey);
+      return { nodeId: nodeIdOf(publicKey), publicKey, weight: member.weight };
+    }),
+    founder: fromHex(founder),
+    bootstrap,
+  });
+}
+
+/** The manifest of a document the user named; throws CodedError with one clear line. */
+export function requireNetwork(text: string, where: string): NetworkManifest {
+  const parsed = parseNetwork(text);
+  if (parsed.ok) return parsed.value;
+  throw new CodedError(
+    parsed.code,
+    `${where} is not a valid network manifest${parsed.detail && `: ${parsed.detail}`}`,
+  );
+}

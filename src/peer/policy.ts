@@ -1,0 +1,81 @@
+/**
+ * The defaults of a network: what a founder gets without saying more, by preset and compression. Values are chosen by
+ * measurement (docs/log.md) or taken from the papers named beside them.
+ */
+import { z } from 'zod';
+
+export const compressionNames = ['f32', 'int8', 'int4', 'sparse'] as const;
+export type CompressionName = (typeof compressionNames)[number];
+
+export const aggregatorNames = [
+  'default',
+  'mean',
+  'trimmed-mean',
+  'median',
+  'krum',
+  'multi-krum',
+  'centered-clipping',
+  'geometric-median',
+] as const;
+export type AggregatorName = (typeof aggregatorNames)[number];
+
+const positive = z.number().positive().finite();
+const count = z.number().int().min(1).max(1_000_000_000);
+
+export const trainingSchema = z.strictObject({
+  /** H: inner steps of a round. */
+  innerSteps: count,
+  /** Sequences of a node's batch, and tokens of a sequence. */
+  batch: z.number().int().min(1).max(4096),
+  sequence: z.number().int().min(1).max(1_048_576),
+  peakLearningRate: positive,
+  warmupSteps: z.number().int().min(0).max(1_000_000_000),
+  totalSteps: count,
+  floorRatio: z.number().min(0).max(1),
+  beta1: z.number().min(0).lt(1),
+  beta2: z.number().min(0).lt(1),
+  epsilon: positive,
+  weightDecay: z.number().min(0).max(10),
+  clip: positive,
+});
+
+export const outerSchema = z.strictObject({
+  compression: z.enum(compressionNames),
+  aggregator: z.enum(aggregatorNames),
+  learningRate: positive,
+  momentum: z.number().min(0).lt(1),
+});
+
+export type TrainingPolicy = z.infer<typeof trainingSchema>;
+export type OuterPolicy = z.infer<typeof outerSchema>;
+
+/** Inner steps of a round without `--inner-steps` (DiLoCo's H), and in the demo. */
+export const defaultInnerSteps = 500;
+export const demoInnerSteps = 20;
+
+/** AdamW as DiLoCo and its successors use it; batch and rate by preset. */
+export function defaultTraining(preset: {
+  readonly context: number;
+  readonly width: number;
+}): TrainingPolicy {
+  return {
+    innerSteps: defaultInnerSteps,
+    batch: preset.width >= 512 ? 4 : 8,
+    sequence: preset.context,
+    peakLearningRate: preset.width <= 128 ? 2e-3 : preset.width <= 256 ? 1e-3 : 6e-4,
+    warmupSteps: 50,
+    totalSteps: 5_000,
+    floorRatio: 0.1,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weightDecay: 0.1,
+    clip: 1,
+  };
+}
+
+/** DiLoCo (2311.08105): Nesterov 0.7, 0.9. SparseLoCo (2508.15706): error feedback in the place of outer momentum. */
+export function defaultOuter(compression: CompressionName, aggregator: AggregatorName): OuterPolicy {
+  const sparse = compression === 'sparse';
+  return { compression, aggregator, learningRate: sparse ? 1 : 0.7, momentum: sparse ? 0 : 0.9 };
+}

@@ -1,0 +1,255 @@
+/**
+ * The training journey of a node that holds the whole model, top to bottom: shard → batch → forward and backward →
+ * AdamW, H times → pseudo-gradient → compress → announce → fetch → screen → certify → aggregate → outer step → state
+ * hash → held-out loss. Each step is a named function below; what they run on is wired in `peer.ts`.
+ */
+import type { Position, RoundResult } from '../diloco/replica.ts';
+import type { RoundList } from '../diloco/round-list.ts';
+import type { AgreedState } from '../diloco/statement.ts';
+import { heldOutBatches } from '../genesis/sampler.ts';
+import { learningRate } from '../optim/schedule.ts';
+import { sleep } from '../std/clock.ts';
+import type { NodeEvent, RejectedContribution } from './events.ts';
+import type { Peer } from './peer.ts';
+
+/** What this node did in a round, for its report. */
+interface RoundWork {
+  readonly losses: readonly number[];
+  readonly tokens: number;
+}
+
+/** Trains until the signal aborts or the network has closed `roundsMax` rounds. */
+export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
+  await joinNetwork(peer, signal);
+  await evaluateStart(peer);
+  let meter = startMeter(peer);
+  while (!signal.aborted && !isFinished(peer)) {
+    const lag = findLag(peer);
+    if (lag) {
+      await catchUp(peer, lag, signal);
+      continue;
+    }
+    const work = await innerLoop(peer, signal);
+    await contribute(peer, work, signal);
+    const list = await decide(peer, signal);
+    const closed = list && (await outerStep(peer, list));
+    if (!closed) {
+      await recover(peer, signal);
+      continue;
+    }
+    const { rejected } = peer;
+    await standAt(peer, closed.position);
+    await report(peer, { work, list, closed, rejected, meter });
+    meter = startMeter(peer);
+  }
+}
+
+function isFinished(peer: Peer): boolean {
+  return peer.position.round >= (peer.options.roundsMax ?? Number.POSITIVE_INFINITY);
+}
+
+const joinAttempts = 20;
+const joinWaitMs = 250;
+
+/** Learns from the peers that are there whether the network is ahead of us, before any work is done in vain. */
+async function joinNetwork(peer: Peer, signal: AbortSignal): Promise<void> {
+  const { clock, transport, network } = peer.options;
+  const alone = network.members.every((member) => member.nodeId === transport.self);
+  for (let attempt = 0; !alone && attempt < joinAttempts && transport.peers().length === 0; attempt++) {
+    await sleep(clock, joinWaitMs, signal);
+  }
+  await peer.agreement.inquire(signal);
+  await peer.agreement.state(peer.position.round, peer.position.stateHash);
+}
+
+/** An agreed state that we should stand on and do not: we are behind by more than the round being closed, or differ. */
+function findLag(peer: Peer): AgreedState | undefined {
+  const newest = peer.agreement.newest();
+  if (!newest) return undefined;
+  const { round, stateHash } = peer.position;
+  if (newest.round > round + 1) return newest;
+  if (newest.round === round + 1) return peer.coordinator.isDecided() ? undefined : newest;
+  const agreed = peer.agreement.agreed(round);
+  return agreed !== undefined && agreed !== stateHash ? { round, stateHash: agreed } : undefined;
+}
+
+const catchUpWaitMs = 500;
+
+/** Stands on the agreed state, fetched from anyone; on failure waits a little, and the caller looks again. */
+async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Promise<void> {
+  const { round } = peer.position;
+  const installed = await peer.resynchronise(target, signal);
+  if (!installed.ok) {
+    emit(peer, { type: 'warning', code: installed.code, detail: `catching up to round ${target.round}` });
+    await sleep(peer.options.clock, catchUpWaitMs, signal);
+    return peer.agreement.inquire(signal);
+  }
+  const reason = target.round === round ? 'diverged' : 'behind';
+  emit(peer, { type: 'resync', fromRound: round, toRound: target.round, reason });
+  await standAt(peer, await peer.options.replica.position());
+}
+
+/** shard → batch → forward and backward → AdamW, until H steps are made or the round does not wait any longer. */
+async function innerLoop(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
+  const { network, replica, clock, checkpoints } = peer.options;
+  const { innerSteps, batch, sequence } = network.training;
+  const { round } = peer.position;
+  const losses: number[] = [];
+  for (let step = peer.position.step; step < innerSteps && !signal.aborted; step++) {
+    if (peer.coordinator.isDecided() || peer.coordinator.isLate() || findLag(peer)) break;
+    const startedMs = clock.nowMs();
+    const data = await peer.steps.batch(round, step);
+    const rate = learningRate(network.training, round * innerSteps + step);
+    const { loss, gradientNorm } = await replica.trainStep([data], rate);
+    losses.push(loss);
+    const tokens = batch * sequence;
+    const tokensPerSecond = (1000 * tokens) / Math.max(1, clock.nowMs() - startedMs);
+    emit(peer, {
+      type: 'step',
+      round,
+      step: step + 1,
+      innerSteps,
+      loss,
+      gradientNorm,
+      tokens,
+      tokensPerSecond,
+    });
+    await checkpoints?.maybeSnapshot();
+  }
+  return { losses, tokens: losses.length * batch * sequence };
+}
+
+/** pseudo-gradient → compress → announce; nothing if the round was closed without us or no step was made. */
+async function contribute(peer: Peer, _work: RoundWork, signal: AbortSignal): Promise<void> {
+  if (signal.aborted || peer.coordinator.isDecided() || findLag(peer)) return;
+  const { step, round } = await peer.options.replica.position();
+  if (step === 0) return;
+  const { blob, blobHash } = await peer.steps.contribute(round);
+  await peer.coordinator.contribute({ blob, blobHash }, step);
+  emit(peer, { type: 'contribution', round, batches: step, blobBytes: blob.length, blobHash });
+}
+
+/** fetch → screen → certify: waits for the decided list; undefined when the network has gone on without us. */
+async function decide(peer: Peer, signal: AbortSignal): Promise<RoundList | undefined> {
+  if (signal.aborted) return undefined;
+  const left = new AbortController();
+  const leave = () => left.abort();
+  const unlisten = peer.agreement.onChange(() => {
+    if (findLag(peer)) leave();
+  });
+  signal.addEventListener('abort', leave);
+  try {
+    if (findLag(peer)) return undefined;
+    return await peer.coordinator.decision(left.signal);
+  } catch (error) {
+    if (left.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    unlisten();
+    signal.removeEventListener('abort', leave);
+  }
+}
+
+/** aggregate → outer step → state hash; undefined when a blob cannot be had or the list is against another base. */
+async function outerStep(peer: Peer, list: RoundList): Promise<RoundResult | undefined> {
+  const { replica, key } = peer.options;
+  if (list.base !== peer.position.stateHash) return undefined;
+  const blobs = await peer.coordinator.blobsOf(list);
+  if (!blobs) return undefined;
+  const contributions = list.contributions.map(({ nodeId, batches }, i) => ({
+    nodeId,
+    batches,
+    blob: blobs[i]!,
+  }));
+  const closed = await replica.closeRound({ round: list.round, contributions, ownNodeId: key.nodeId });
+  if (!closed.ok) {
+    emit(peer, {
+      type: 'warning',
+      code: closed.code,
+      detail: `closing round ${list.round}: ${closed.detail}`,
+    });
+    return undefined;
+  }
+  return closed.value;
+}
+
+/** The round cannot be closed here: takes the state that others closed it with, once they agree on one. */
+async function recover(peer: Peer, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await peer.agreement.inquire(signal);
+  const newest = peer.agreement.newest();
+  if (newest && newest.round > peer.position.round) return catchUp(peer, newest, signal);
+  if (!findLag(peer)) await sleep(peer.options.clock, catchUpWaitMs, signal);
+}
+
+/** state hash: begins the round at this position and tells the others where we stand. */
+async function standAt(peer: Peer, position: Position): Promise<void> {
+  peer.position = position;
+  peer.rejected = [];
+  peer.coordinator.begin(position.round, position.stateHash);
+  await peer.agreement.state(position.round, position.stateHash);
+}
+
+interface Meter {
+  readonly startedMs: number;
+  readonly sent: number;
+  readonly received: number;
+}
+
+function startMeter(peer: Peer): Meter {
+  const { bytesSent, bytesReceived } = peer.options.transport.traffic();
+  return { startedMs: peer.options.clock.nowMs(), sent: bytesSent, received: bytesReceived };
+}
+
+interface RoundReport {
+  readonly work: RoundWork;
+  readonly list: RoundList;
+  readonly closed: RoundResult;
+  /** Refused before the list was decided. */
+  readonly rejected: readonly RejectedContribution[];
+  readonly meter: Meter;
+}
+
+/** Evaluates w_{r+1} and tells what happened. */
+async function report(peer: Peer, made: RoundReport): Promise<void> {
+  const { replica, transport, clock, sample, checkpoints } = peer.options;
+  const { work, list, closed, meter } = made;
+  const heldOutLoss = await heldOutLossOf(peer);
+  const { bytesSent, bytesReceived } = transport.traffic();
+  const rejected = [...made.rejected, ...closed.rejected];
+  const left = new Set(rejected.map((one) => one.node));
+  emit(peer, {
+    type: 'round',
+    round: list.round,
+    trainingLoss: work.losses.length > 0 ? work.losses.reduce((a, b) => a + b, 0) / work.losses.length : null,
+    heldOutLoss,
+    contributions: list.contributions.map((one) => one.nodeId).filter((node) => !left.has(node)),
+    rejected,
+    stateHash: closed.position.stateHash,
+    bytesSent: bytesSent - meter.sent,
+    bytesReceived: bytesReceived - meter.received,
+    tokens: work.tokens,
+    wallMs: clock.nowMs() - meter.startedMs,
+  });
+  await checkpoints?.maybeSnapshot();
+  if (sample)
+    emit(peer, { type: 'sample', round: closed.position.round, ...(await sample(replica, list.round)) });
+}
+
+/** The held-out loss that training begins with. */
+async function evaluateStart(peer: Peer): Promise<void> {
+  const loss = await heldOutLossOf(peer);
+  if (loss !== null) emit(peer, { type: 'heldOut', round: peer.position.round, loss });
+}
+
+/** Held-out loss of w_r; null when this node does not evaluate. */
+async function heldOutLossOf(peer: Peer): Promise<number | null> {
+  const { dataset, network, replica, heldOutBatches: count } = peer.options;
+  if (count === 0) return null;
+  const { batch, sequence } = network.training;
+  return replica.evaluate(await heldOutBatches(dataset, { batch, sequence, count }));
+}
+
+function emit(peer: Peer, event: NodeEvent): void {
+  peer.options.events(event);
+}
