@@ -153,6 +153,7 @@ export function keepStatus(facts: NodeFacts): StatusKeeper {
           return;
         case 'contribution':
         case 'sample':
+        case 'finished':
         case 'stopped':
           return;
       }
