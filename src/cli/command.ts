@@ -3,7 +3,7 @@
  * exports `register(program)`, calls `defineCommand` there, and loads what is heavy only when it runs.
  */
 import type { Command } from 'commander';
-import { ReportedFailure } from './errors.ts';
+import { exitFailure, InterruptedError, ReportedFailure } from './errors.ts';
 import { createProgress, type Progress, type ProgressOptions, type TextStream } from './progress.ts';
 
 /** What a running command is given besides its options. */
@@ -26,6 +26,8 @@ export interface CommandResult {
   readonly text: string;
   /** The result itself is a failure (a shard that does not verify): shown like any result, then exit code 1. */
   readonly failed?: boolean;
+  /** Asked to stop, it ended early with what it had: shown like any result, then the exit code of the signal. */
+  readonly interrupted?: boolean;
 }
 
 export interface CommandSpec {
@@ -101,7 +103,12 @@ export function action<Options extends object>(
     if (result === undefined) return;
     stdout.write(`${json ? toJson(result.json) : result.text}\n`);
     if (result.failed) throw new ReportedFailure();
+    if (result.interrupted) throw new ReportedFailure(exitCodeOf(signal.reason));
   };
+}
+
+function exitCodeOf(reason: unknown): number {
+  return reason instanceof InterruptedError ? reason.exitCode : exitFailure;
 }
 
 function rootOf(command: Command): Command {

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import type { Dataset } from '../genesis/dataset.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { requireNetwork } from '../peer/network.ts';
 import { shippedDatasetFolder } from '../platform/nodejs/shipped-dataset.ts';
@@ -21,4 +22,11 @@ export async function readNetworkModel(networkFile: string): Promise<ModelConfig
     throw new CodedError('not-found', `cannot read ${networkFile}: ${(error as Error).message}`);
   }
   return requireNetwork(text, networkFile).model;
+}
+
+/** Throws CodedError `wrong-vocabulary` when the dataset has tokens that the model has not. */
+export function checkVocabulary(model: ModelConfig, { manifest }: Pick<Dataset, 'manifest'>): void {
+  if (manifest.vocabularySize <= model.vocabulary) return;
+  const detail = `${manifest.vocabularySize} tokens, the model has ${model.vocabulary}`;
+  throw new CodedError('wrong-vocabulary', `the dataset's vocabulary does not fit: ${detail}`);
 }

@@ -26,6 +26,11 @@ export class InterruptedError extends CodedError {
 /** The command has already said what failed: only the exit code is left to give. */
 export class ReportedFailure extends Error {
   override name = 'ReportedFailure';
+  readonly exitCode: number;
+  constructor(exitCode = exitFailure) {
+    super();
+    this.exitCode = exitCode;
+  }
 }
 
 export interface Failure {

@@ -7,10 +7,12 @@ import { register as registerNode } from './node.ts';
 import { register as registerNodeStatus } from './node-status.ts';
 import { runMain } from './run-main.ts';
 import { register as registerSwarm } from './swarm.ts';
+import { register as registerTrain } from './train.ts';
 
 await runMain([
   registerDemo,
   registerSwarm,
+  registerTrain,
   registerNode,
   registerNodeStatus,
   registerGenesis,

@@ -9,7 +9,6 @@ import { createApi } from '../api/app.ts';
 import { keepStatus } from '../api/status.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { StageReplica } from '../diloco/replica.ts';
-import type { Dataset } from '../genesis/dataset.ts';
 import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
@@ -32,6 +31,7 @@ import { assert } from '../std/assert.ts';
 import { toHex, utf8 } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
+import { checkVocabulary } from './dataset-choice.ts';
 
 export interface NodeRunOptions {
   /** The network manifest's file, or its text's place. */
@@ -84,11 +84,14 @@ interface FanOut {
 
 async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: AsyncDisposableStack) {
   const clock = systemClock();
-  const network = requireNetwork(await readText(options.networkFile), options.networkFile);
+  const document = await readText(options.networkFile);
+  const network = requireNetwork(document, options.networkFile);
   await createFolder(options.directory, 0o700);
+  // The snapshots beside it mean nothing without it.
+  await writeFileAtomic(join(options.directory, 'network.json'), utf8(document));
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
   const dataset = await loadDataset(options.dataset, { expectedHash: network.dataset });
-  checkVocabulary(network, dataset);
+  checkVocabulary(network.model, dataset);
   const compute = await startCompute({ ...options.compute, replica: replicaSettings(network) });
   stack.defer(() => compute.stop());
   const sinks = new Set<EventSink>([options.events]);
@@ -153,14 +156,6 @@ async function readText(file: string): Promise<string> {
     return await readFile(file, 'utf8');
   } catch (error) {
     throw new CodedError('not-found', `cannot read ${file}: ${(error as Error).message}`);
-  }
-}
-
-function checkVocabulary(network: NetworkManifest, dataset: Dataset): void {
-  const { vocabularySize } = dataset.manifest;
-  if (vocabularySize > network.model.vocabulary) {
-    const detail = `${vocabularySize} tokens, the model has ${network.model.vocabulary}`;
-    throw new CodedError('wrong-vocabulary', `the dataset's vocabulary does not fit: ${detail}`);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The command line as a whole: its commands, its help, and one run of it from arguments to exit code. */
 import { Command } from 'commander';
 import { examplesText, type Surroundings, setSurroundings, toJson } from './command.ts';
-import { describeFailure, exitFailure, ReportedFailure } from './errors.ts';
+import { describeFailure, ReportedFailure } from './errors.ts';
 
 type Register = (program: Command) => void;
 
@@ -55,7 +55,7 @@ export async function runProgram(
     await program.parseAsync([...argv], { from: 'user' });
     return 0;
   } catch (error) {
-    if (error instanceof ReportedFailure) return exitFailure;
+    if (error instanceof ReportedFailure) return error.exitCode;
     const failure = describeFailure(error, commandNamed(program, argv));
     if (failure === undefined) return 0;
     if (argv.includes('--json')) {

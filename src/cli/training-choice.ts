@@ -1,0 +1,22 @@
+/** The training policy that a command's options ask for: `swarm` and `train` must mean the same by the same options. */
+import type { ModelConfig } from '../model/config.ts';
+import { defaultTraining, type TrainingPolicy } from '../peer/policy.ts';
+
+export interface TrainingChoice {
+  readonly innerSteps: number;
+  /** Inner steps over which the rate decays. */
+  readonly totalSteps: number;
+  readonly batch?: number;
+  readonly learningRate?: number;
+}
+
+export function chooseTraining(model: ModelConfig, choice: TrainingChoice): TrainingPolicy {
+  const defaults = defaultTraining(model);
+  return {
+    ...defaults,
+    innerSteps: choice.innerSteps,
+    totalSteps: choice.totalSteps,
+    batch: choice.batch ?? defaults.batch,
+    peakLearningRate: choice.learningRate ?? defaults.peakLearningRate,
+  };
+}
