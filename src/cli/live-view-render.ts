@@ -1,5 +1,12 @@
 /** The live view as lines of text: a table of nodes, the latest rounds, and the held-out loss as a small curve. Pure. */
-import { describeAgreement, type LiveView, type NodeView, oneLine, type RoundView } from './live-view.ts';
+import {
+  describeAgreement,
+  describeWeights,
+  type LiveView,
+  type NodeView,
+  oneLine,
+  type RoundView,
+} from './live-view.ts';
 import { formatBytes, formatCount } from './progress.ts';
 
 export interface RenderOptions {
@@ -48,7 +55,7 @@ export function renderLiveView(view: LiveView, options: RenderOptions): string[]
     tail.push(
       [],
       [
-        [`sample after round ${view.sample.round}: `, 'dim'],
+        [`sample ${describeWeights(view.sample.round)}: `, 'dim'],
         [oneLine(view.sample.prompt), 'dim'],
         [` ${oneLine(view.sample.text)}`, 'plain'],
       ],

@@ -68,7 +68,7 @@ test('plain lines tell each thing once: the first step, each round, agreement, w
   assert.deepEqual(applyEvent(view, 'a', closed(0, 6.5)), last);
   assert.deepEqual([...view.heldOutLosses.values()], [7.625, 6.5]);
   const sample: NodeEvent = { type: 'sample', round: 1, prompt: 'The people', text: ' of\x1b[2J the\nUnion' };
-  assert.deepEqual(applyEvent(view, 'a', sample), ['round 1: sample: The people of [2J the Union']);
+  assert.deepEqual(applyEvent(view, 'a', sample), ['sample after round 0: The people of [2J the Union']);
   assert.deepEqual(applyEvent(view, 'b', sample), []);
   assert.deepEqual(applyExit(view, 'b', 'ended by SIGKILL'), ['b: ended by SIGKILL']);
 });

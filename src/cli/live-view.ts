@@ -9,7 +9,7 @@ export type Role = 'honest' | 'hostile';
 export interface NodeView {
   readonly name: string;
   readonly role: Role;
-  state: 'starting' | 'training' | 'catching up' | 'stopped';
+  state: 'starting' | 'training' | 'stopped';
   nodeId: string | undefined;
   parameters: number | undefined;
   round: number;
@@ -100,7 +100,7 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
     case 'sample':
       if (node.role === 'hostile' || (view.sample && view.sample.round >= event.round)) return [];
       view.sample = event;
-      return [`round ${event.round}: sample: ${oneLine(event.prompt + event.text)}`];
+      return [`sample ${describeWeights(event.round)}: ${oneLine(event.prompt + event.text)}`];
     case 'resync':
       return addNote(view, `${name}: fetched the agreed state of round ${event.toRound} (${event.reason})`);
     case 'restored':
@@ -157,8 +157,12 @@ function applyHeldOut(view: LiveView, node: NodeView, weightsRound: number, loss
   node.heldOutLoss = loss;
   if (node.role === 'hostile' || view.heldOutLosses.has(weightsRound)) return [];
   view.heldOutLosses.set(weightsRound, loss);
-  const when = weightsRound === 0 ? 'before training' : `after round ${weightsRound - 1}`;
-  return [`held-out loss ${when}: ${loss.toFixed(3)}`];
+  return [`held-out loss ${describeWeights(weightsRound)}: ${loss.toFixed(3)}`];
+}
+
+/** The weights that round `round` starts from, as people count: `before training`, `after round 0`. */
+export function describeWeights(round: number): string {
+  return round === 0 ? 'before training' : `after round ${round - 1}`;
 }
 
 function applyRound(view: LiveView, node: NodeView, event: NodeEvent & { type: 'round' }): string[] {
