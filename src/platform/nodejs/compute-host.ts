@@ -28,9 +28,12 @@ export interface Compute {
   stop(): Promise<void>;
   /** Resolves when the thread or process ended and nobody had asked; never rejects. */
   readonly failed: Promise<Error>;
+  /** Of the process that computes: this one, when it is a thread. */
+  readonly pid: number;
 }
 
 interface Place {
+  readonly pid: number;
   readonly port: ComputePort;
   /** Why it ended; undefined for a clean end. */
   readonly ended: Promise<Error | undefined>;
@@ -44,7 +47,7 @@ function entry(name: string): URL {
 
 /** Resolves when the replica is ready; rejects with what kept it from being made (`provider-unavailable`, …). */
 export async function startCompute(options: ComputeOptions): Promise<Compute> {
-  const { port, ended } = options.engine === 'native' ? startThread(options) : startProcess(options);
+  const { port, ended, pid } = options.engine === 'native' ? startThread(options) : startProcess(options);
   const replica = connectReplica(port);
   let asked: Promise<void> | undefined;
   const stop = async () => {
@@ -67,7 +70,7 @@ export async function startCompute(options: ComputeOptions): Promise<Compute> {
     // When it ended before it could answer, why it ended says more.
     throw (isStopped(error) ? await ended : undefined) ?? error;
   }
-  return { replica, stop: stopOnce, failed };
+  return { replica, stop: stopOnce, failed, pid };
 }
 
 function isStopped(error: unknown): boolean {
@@ -96,7 +99,7 @@ function startThread({ provider = 'cpu', threads, replica }: ComputeOptions): Pl
       resolve(cause);
     });
   });
-  return { port: threadPort(port1), ended };
+  return { port: threadPort(port1), ended, pid: process.pid };
 }
 
 function startProcess({ replica }: ComputeOptions): Place {
@@ -114,5 +117,6 @@ function startProcess({ replica }: ComputeOptions): Place {
     });
   });
   child.send(replica);
-  return { port: processPort(child), ended };
+  // Without a pid it could not be started, which `ended` tells.
+  return { port: processPort(child), ended, pid: child.pid ?? 0 };
 }

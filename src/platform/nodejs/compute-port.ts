@@ -42,7 +42,7 @@ const arrayTypes = {
 type ArrayType = keyof typeof arrayTypes;
 
 /** Bytes copied, or sent to a process, before other work of the thread gets its turn. */
-const sliceBytes = 4 * 1024 * 1024;
+const sliceBytes = 1024 * 1024;
 /** Arrays below this size travel to a process inside their message. */
 const inlineBytes = 256 * 1024;
 
