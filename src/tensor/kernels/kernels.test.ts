@@ -96,6 +96,29 @@ for (const [name, create] of Object.entries(implementations)) {
       assert.throws(() => memory.adamw(w, g, m, v, { ...adamwOptions, step: 0 }));
     });
 
+    it('follows the paper over many AdamW steps', () => {
+      const { learningRate, beta1, beta2, epsilon, weightDecay } = adamwOptions;
+      const start = Array.from({ length: 13 }, (_, i) => Math.fround((i - 6) / 5));
+      const w = put(memory, start);
+      const m = memory.allocF32(13);
+      const v = memory.allocF32(13);
+      const paper = start.map((value) => ({ w: value, m: 0, v: 0 }));
+      for (let step = 1; step <= 50; step++) {
+        const gradients = start.map((_, i) => Math.fround(((i * 7 + step * 3) % 11) - 5));
+        memory.adamw(w, put(memory, gradients), m, v, { ...adamwOptions, step, gradientScale: 0.5 });
+        for (const [i, one] of paper.entries()) {
+          const g = 0.5 * gradients[i]!;
+          one.m = beta1 * one.m + (1 - beta1) * g;
+          one.v = beta2 * one.v + (1 - beta2) * g * g;
+          const mean = one.m / (1 - beta1 ** step);
+          const square = one.v / (1 - beta2 ** step);
+          one.w -= learningRate * (mean / (Math.sqrt(square) + epsilon) + weightDecay * one.w);
+        }
+      }
+      for (const [i, one] of paper.entries())
+        assert.ok(Math.abs(w[i]! - one.w) < 1e-5, `${w[i]}, not ${one.w}`);
+    });
+
     it('adds rows in order and refuses rows outside the table', () => {
       const table = put(memory, [0, 0, 0, 1, 1, 1]);
       const ids = memory.allocI32(3);
