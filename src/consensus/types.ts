@@ -70,7 +70,8 @@ export interface ProposalContext {
 export interface Application {
   /**
    * Asked of the height's leader once it is active there. `undefined`: nothing to propose now; asked again after
-   * `wake()`. With a payload of `undecided` still waiting, the replica then proposes a filler by itself.
+   * `wake()`. While a payload of `undecided` still waits, the replica then proposes a filler by itself; an application
+   * that proposes on top of undecided payloads keeps consensus running without a rest.
    */
   propose(context: ProposalContext): Promise<Uint8Array | undefined>;
   /**
