@@ -1,0 +1,126 @@
+/**
+ * A cluster of real node processes for end-to-end tests: small batches so that a round takes about a second, every
+ * event kept, and waiting for conditions instead of for time.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type ChildGroup, createChildGroup, describeExit } from '../../src/cli/child-nodes.ts';
+import { type Cluster, type ClusterNode, prepareCluster } from '../../src/cli/cluster.ts';
+import { presets } from '../../src/model/config.ts';
+import type { NodeEvent } from '../../src/peer/events.ts';
+import { type AggregatorName, type CompressionName, defaultOuter, defaultTraining } from '../../src/peer/policy.ts';
+import { readManifest } from '../../src/platform/nodejs/dataset-files.ts';
+import { packageFile } from '../../src/platform/nodejs/installation.ts';
+
+export interface HarnessOptions {
+  readonly nodes: number;
+  readonly attackers?: number;
+  readonly attack?: { readonly name: string; readonly factor?: number };
+  readonly aggregator?: AggregatorName;
+  readonly compression?: CompressionName;
+  readonly rounds?: number;
+  readonly innerSteps?: number;
+  readonly nodeArgs?: readonly string[];
+  readonly seed?: number;
+}
+
+type RoundEvent = NodeEvent & { type: 'round' };
+
+export interface Harness {
+  readonly cluster: Cluster;
+  readonly group: ChildGroup;
+  events(name: string): readonly NodeEvent[];
+  rounds(name: string): readonly RoundEvent[];
+  /** Resolves as soon as the condition holds; fails with what the nodes did last when it does not in time. */
+  until(what: string, condition: () => boolean, limitMs?: number): Promise<void>;
+  startAll(): void;
+  start(name: string): void;
+  close(): Promise<void>;
+}
+
+export async function createHarness(options: HarnessOptions): Promise<Harness> {
+  const directory = await mkdtemp(join(tmpdir(), 'neuroshard-e2e-'));
+  const datasetDirectory = packageFile('data', 'state-of-the-union');
+  const { hash } = await readManifest(datasetDirectory);
+  const cluster = await prepareCluster({
+    directory,
+    seed: options.seed ?? 7,
+    nodes: options.nodes,
+    attackers: options.attackers ?? 0,
+    ...(options.attack && { attack: options.attack }),
+    model: presets.tiny,
+    datasetDirectory,
+    datasetHash: hash,
+    training: { ...defaultTraining(presets.tiny), innerSteps: options.innerSteps ?? 4, batch: 2, sequence: 32, warmupSteps: 4 },
+    outer: defaultOuter(options.compression ?? 'int8', options.aggregator ?? 'default'),
+    ...(options.rounds !== undefined && { rounds: options.rounds }),
+    heldOutBatches: 2,
+    samples: false,
+    nodeArgs: options.nodeArgs ?? [],
+  });
+  const events = new Map<string, NodeEvent[]>(cluster.nodes.map(({ spec }) => [spec.name, []]));
+  const waiting = new Set<() => void>();
+  const notes: string[] = [];
+  const group = createChildGroup({
+    onEvent: (name, event) => {
+      events.get(name)?.push(event);
+      if (event.type === 'warning') notes.push(`${name}: ${event.code}: ${event.detail}`);
+      for (const check of [...waiting]) check();
+    },
+    onExit: (name, status) => {
+      notes.push(`${name}: ${describeExit(status)}`);
+      for (const check of [...waiting]) check();
+    },
+  });
+  const specOf = (name: string): ClusterNode => {
+    const node = cluster.nodes.find((one) => one.spec.name === name);
+    assert.ok(node, `no node ${name}`);
+    return node;
+  };
+  const describe = () =>
+    [...events].map(([name, all]) => `${name}: ${JSON.stringify(all.at(-1))}`).concat(notes.slice(-10)).join('\n');
+  return {
+    cluster,
+    group,
+    events: (name) => events.get(name) ?? [],
+    rounds: (name) => (events.get(name) ?? []).filter((event): event is RoundEvent => event.type === 'round'),
+    until: (what, condition, limitMs = 90_000) =>
+      new Promise((resolve, reject) => {
+        const check = () => {
+          if (!condition()) return;
+          waiting.delete(check);
+          clearTimeout(timer);
+          resolve();
+        };
+        const timer = setTimeout(() => {
+          waiting.delete(check);
+          reject(new Error(`not within ${limitMs} ms: ${what}\n${describe()}`));
+        }, limitMs);
+        waiting.add(check);
+        check();
+      }),
+    startAll: () => {
+      for (const { spec } of cluster.nodes) group.start(spec);
+    },
+    start: (name) => void group.start(specOf(name).spec),
+    close: async () => {
+      await group.stopAll();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** State hash after each round, by round; fails when two nodes differ anywhere. */
+export function agreedHashes(harness: Harness, names: readonly string[]): Map<number, string> {
+  const hashes = new Map<number, string>();
+  for (const name of names) {
+    for (const { round, stateHash } of harness.rounds(name)) {
+      const known = hashes.get(round);
+      assert.ok(known === undefined || known === stateHash, `${name} differs after round ${round}`);
+      hashes.set(round, stateHash);
+    }
+  }
+  return hashes;
+}
