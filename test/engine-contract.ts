@@ -4,6 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
+import { wholeModel } from '../src/model/parameters.ts';
+import { buildTrainingGraph } from '../src/model/stage-graph.ts';
+import { seededRandom, uniform, uniformBelow } from '../src/std/random.ts';
 import type { Engine } from '../src/tensor/engine.ts';
 import { type Graph, GraphBuilder, sizeOf, type TensorData } from '../src/tensor/graph.ts';
 import { evaluate } from '../src/tensor/interpreter.ts';
@@ -71,6 +74,39 @@ export function engineContract(name: string, create: () => Engine): void {
         await program.run(feeds, again);
         assert.deepEqual(again, fetches, 'a second run gives other bits');
         await program.release();
+      });
+    }
+
+    for (const tiedEmbeddings of [false, true]) {
+      test(`agrees with the oracle on a whole training graph, tied ${tiedEmbeddings}`, async () => {
+        const dimensions = {
+          layers: 2,
+          width: 16,
+          heads: 4,
+          kvHeads: 2,
+          headWidth: 4,
+          ffn: 24,
+          vocabulary: 19,
+        };
+        const model = { ...dimensions, context: 16, ropeTheta: 10_000, normEpsilon: 1e-5, tiedEmbeddings };
+        const graph = buildTrainingGraph(model, wholeModel(model), { batch: 2, sequence: 11, lossChunk: 8 });
+        const random = seededRandom(new Uint8Array(16).fill(3));
+        const feeds: Record<string, TensorData> = {};
+        for (const [input, { dtype, shape }] of graph.inputs) {
+          const length = sizeOf(shape);
+          feeds[input] =
+            dtype === 'i32'
+              ? Int32Array.from({ length }, () => uniformBelow(random, model.vocabulary))
+              : Float32Array.from({ length }, () => uniform(random) - 0.5);
+        }
+        const program = await engine.compile(graph);
+        const fetches = poisonedFetches(graph);
+        await program.run(feeds, fetches);
+        const oracle = evaluate(graph, feeds);
+        for (const [output, value] of graph.outputs) {
+          const error = relativeError(fetches[output]!, oracle.get(value)!.data);
+          assert.ok(error < 5e-6, `${output}: relative error ${error}`);
+        }
       });
     }
 

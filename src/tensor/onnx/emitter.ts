@@ -2,20 +2,17 @@
  * Collects ONNX nodes and initializers under generated names. Emitting the same pure computation twice gives the
  * same tensor (common subexpressions: the softmax that a loss and its gradient share). It knows no primitive of ours.
  */
-import { bytesOf, toHex } from '../../std/bytes.ts';
-import { type Shape, sizeOf, type TensorData } from '../graph.ts';
+import { bytesOf, equalBytes } from '../../std/bytes.ts';
+import type { Shape, TensorData } from '../graph.ts';
 import type { Attribute, OnnxInitializer, OnnxNode } from './model.ts';
 
 export type Attributes = Readonly<Record<string, Attribute>>;
-
-/** Constants up to this many bytes are shared by content; longer ones are kept as they come. */
-const sharedConstantBytesMax = 1 << 16;
 
 export class Emitter {
   readonly nodes: OnnxNode[] = [];
   readonly initializers: OnnxInitializer[] = [];
   readonly #emitted = new Map<string, readonly string[]>();
-  readonly #constants = new Map<string, string>();
+  readonly #constants = new Map<string, readonly OnnxInitializer[]>();
   #names = 0;
 
   #fresh(): string {
@@ -49,15 +46,16 @@ export class Emitter {
     return this.emit(opType, inputs, attributes, 1, 'com.microsoft')[0]!;
   }
 
+  /** Constants of the same bytes are one tensor, so that what is computed from them is one, too. */
   constant(data: TensorData | BigInt64Array, shape: Shape): string {
-    const share = data.byteLength <= sharedConstantBytesMax;
-    const key = share ? `${data.constructor.name}[${shape}]${toHex(bytesOf(data))}` : '';
-    const known = share ? this.#constants.get(key) : undefined;
-    if (known) return known;
-    const name = this.#fresh();
-    this.initializers.push({ name, shape, data });
-    if (share) this.#constants.set(key, name);
-    return name;
+    const kind = `${data.constructor.name}[${shape}]`;
+    const alike = this.#constants.get(kind) ?? [];
+    const known = alike.find((candidate) => equalBytes(bytesOf(candidate.data), bytesOf(data)));
+    if (known) return known.name;
+    const initializer = { name: this.#fresh(), shape, data };
+    this.initializers.push(initializer);
+    this.#constants.set(kind, [...alike, initializer]);
+    return initializer.name;
   }
 
   scalar(value: number): string {
@@ -100,10 +98,5 @@ export class Emitter {
       transB: options.transB ? 1 : 0,
       alpha: { float: options.alpha ?? 1 },
     });
-  }
-
-  /** A constant of `shape` filled with one value. */
-  filled(value: number, shape: Shape): string {
-    return this.constant(new Float32Array(sizeOf(shape)).fill(value), shape);
   }
 }

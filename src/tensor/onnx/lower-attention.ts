@@ -64,26 +64,26 @@ function keysOf(emit: Emitter, x: string, layout: Layout, chunk: Chunk): string 
   return chunk.end === layout.length ? x : emit.slice(x, 2, 0, chunk.end);
 }
 
-/** [1, 1, G·rows, end]: zero where the key is not later than the query. */
-function causalMask(layout: Layout, chunk: Chunk): Float32Array {
-  const mask = new Float32Array(layout.group * chunk.rows * chunk.end);
-  for (let g = 0; g < layout.group; g++) {
-    for (let row = 0; row < chunk.rows; row++) {
-      const offset = (g * chunk.rows + row) * chunk.end;
-      mask.fill(maskedScore, offset + chunk.start + row + 1, offset + chunk.end);
-    }
+/** [rows, end]: zero where the key is not later than the query. */
+function causalMask(chunk: Chunk): Float32Array {
+  const mask = new Float32Array(chunk.rows * chunk.end);
+  for (let row = 0; row < chunk.rows; row++) {
+    mask.fill(maskedScore, row * chunk.end + chunk.start + row + 1, (row + 1) * chunk.end);
   }
   return mask;
 }
 
 /** Probabilities of one chunk [B, KV, G·rows, end]. The gradient emits the same nodes and so shares them. */
 function probabilities(emit: Emitter, q: string, k: string, layout: Layout, chunk: Chunk): string {
-  const rows = foldRows(emit, q, layout, chunk, layout.width);
+  const { batch, kvHeads, group, scale } = layout;
+  const { rows, end } = chunk;
+  const queries = foldRows(emit, q, layout, chunk, layout.width);
   const keys = keysOf(emit, k, layout, chunk);
-  const scores = emit.fusedMatmul(rows, keys, { transB: true, alpha: layout.scale });
-  if (chunk.end === 1) return emit.op('Softmax', [scores], { axis: -1 });
-  const mask = emit.constant(causalMask(layout, chunk), [1, 1, layout.group * chunk.rows, chunk.end]);
-  return emit.op('Softmax', [emit.op('Add', [scores, mask])], { axis: -1 });
+  const scores = emit.fusedMatmul(queries, keys, { transB: true, alpha: scale });
+  // Unfolded for the mask, which then is as small as one head's and stays in cache.
+  const unfolded = emit.reshape(scores, [batch, kvHeads, group, rows, end]);
+  const masked = emit.op('Add', [unfolded, emit.constant(causalMask(chunk), [rows, end])]);
+  return emit.reshape(emit.op('Softmax', [masked], { axis: -1 }), [batch, kvHeads, group * rows, end]);
 }
 
 /** q [B,H,S,hd], k and v [B,KV,S,hd] → [B,H,S,hd]. */
