@@ -1,10 +1,10 @@
-/** Which dataset a command trains on: the one named, or the shipped text with a vocabulary that fits the model. */
-import { readFile } from 'node:fs/promises';
+/** Which network and dataset a command works on: those named, or the shipped text with a vocabulary that fits. */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Dataset } from '../genesis/dataset.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { requireNetwork } from '../peer/network.ts';
+import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
+import { readFileBounded } from '../platform/nodejs/files.ts';
 import { shippedDatasetFolder } from '../platform/nodejs/shipped-dataset.ts';
 import { CodedError } from '../std/outcome.ts';
 
@@ -14,14 +14,9 @@ export async function datasetFor(vocabulary: number, named?: string): Promise<st
   return shippedDatasetFolder(vocabulary, join(homedir(), '.cache', 'neuroshard'));
 }
 
-export async function readNetworkModel(networkFile: string): Promise<ModelConfig> {
-  let text: string;
-  try {
-    text = await readFile(networkFile, 'utf8');
-  } catch (error) {
-    throw new CodedError('not-found', `cannot read ${networkFile}: ${(error as Error).message}`);
-  }
-  return requireNetwork(text, networkFile).model;
+/** The manifest in a file. Throws CodedError `not-found`, `too-large`, `bad-network` or `bad-signature`. */
+export async function readNetwork(file: string): Promise<NetworkManifest> {
+  return requireNetwork(new TextDecoder().decode(await readFileBounded(file, networkBytesMax)), file);
 }
 
 /** Throws CodedError `wrong-vocabulary` when the dataset has tokens that the model has not. */

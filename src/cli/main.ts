@@ -2,6 +2,7 @@
 import { register as registerBench } from './bench.ts';
 import { register as registerDemo } from './demo.ts';
 import { register as registerDoctor } from './doctor.ts';
+import { register as registerGenerate } from './generate.ts';
 import { register as registerGenesis } from './genesis.ts';
 import { register as registerNode } from './node.ts';
 import { register as registerNodeStatus } from './node-status.ts';
@@ -13,6 +14,7 @@ await runMain([
   registerDemo,
   registerSwarm,
   registerTrain,
+  registerGenerate,
   registerNode,
   registerNodeStatus,
   registerGenesis,

@@ -6,7 +6,7 @@ import type { NodeEvent } from '../peer/events.ts';
 import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
 import type { NodeRunOptions } from './node-run.ts';
 import { hasParentChannel, sendToParent } from './parent-process.ts';
-import { decimal, integer, oneOf, port } from './parse.ts';
+import { collect, decimal, integer, oneOf, port } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
 
 export interface NodeStartOptions {
@@ -30,8 +30,6 @@ export interface NodeStartOptions {
   readonly samples?: boolean;
   readonly checkpointSeconds: number;
 }
-
-const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, value];
 
 export function register(program: Command): void {
   const group = commandGroup(program, 'node', 'run one node of a network, or ask a running one');
@@ -109,8 +107,8 @@ export async function runOptionsOf(
   options: NodeStartOptions,
   events: (event: NodeEvent) => void,
 ): Promise<NodeRunOptions> {
-  const { readNetworkModel, datasetFor } = await import('./dataset-choice.ts');
-  const model = await readNetworkModel(options.network);
+  const { readNetwork, datasetFor } = await import('./dataset-choice.ts');
+  const { model } = await readNetwork(options.network);
   return {
     networkFile: options.network,
     directory: options.data,

@@ -38,6 +38,9 @@ export function decimal(name: string, range: Range = {}): (text: string) => numb
   };
 }
 
+/** A commander parser for an option that may come several times. */
+export const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, value];
+
 export const port = integer('the port', { min: 0, max: 65535 });
 
 function inRange(

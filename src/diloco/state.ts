@@ -59,6 +59,15 @@ export function leafHashes(segments: readonly Segment[]): Uint8Array[] {
   return hashes;
 }
 
+/** All leaf hashes of a state held as two flat vectors, as in a snapshot. */
+export function flatLeafHashes(base: Float32Array, velocity: Float32Array): Uint8Array[] {
+  return [base, velocity].flatMap((flat) =>
+    Array.from({ length: leafCount(flat.length) / 2 }, (_, index) =>
+      merkleLeaf(bytesOf(flat.subarray(index * leafLength, (index + 1) * leafLength))),
+    ),
+  );
+}
+
 /** H(plan, r, leaf count, Merkle root): the state hash. `plan` names architecture and stage, 32 bytes. */
 export function stateHash(plan: Uint8Array, round: number, leaves: readonly Uint8Array[]): Uint8Array {
   return stateHashOfRoot(plan, round, leaves.length, merkleLevels(leaves).at(-1)![0]!);

@@ -138,6 +138,25 @@ function viewsOf(slab: Float32Array, parameters: readonly ParameterSpec[]): Reco
   return views;
 }
 
+/**
+ * Views of the parameters in a flat vector, by name, where nothing but the vector is at hand; undefined for a vector of
+ * another length.
+ */
+export function flatViews(
+  config: ModelConfig,
+  stage: StageSpec,
+  flat: Float32Array,
+): Record<string, Float32Array> | undefined {
+  const views: Record<string, Float32Array> = {};
+  let offset = 0;
+  for (const parameters of groupBySegment(parameterList(config, stage)).values()) {
+    Object.assign(views, viewsOf(flat.subarray(offset), parameters));
+    const usedLength = parameters.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+    offset += Math.ceil(usedLength / chunkLength) * chunkLength;
+  }
+  return offset === flat.length ? views : undefined;
+}
+
 /** Length of the flat vector of all segments, padding included. */
 export function flatLength(segments: readonly Segment[]): number {
   const last = segments.at(-1);

@@ -110,6 +110,9 @@ export async function readFileBounded(path: string, bytesMax: number): Promise<U
   }
 }
 
+/** Node counts the bytes of one read in 32 bits. */
+const readBytesMax = 1024 ** 3;
+
 /** Reads on past the size that was announced: pipes and growing files say less than they hold. */
 async function readToEnd(
   file: FileHandle,
@@ -120,7 +123,7 @@ async function readToEnd(
   let bytes = new Uint8Array(size + 1);
   let length = 0;
   for (;;) {
-    const { bytesRead } = await file.read(bytes, length, bytes.length - length);
+    const { bytesRead } = await file.read(bytes, length, Math.min(bytes.length - length, readBytesMax));
     if (bytesRead === 0) return bytes.subarray(0, length);
     length += bytesRead;
     if (length > bytesMax) throw new CodedError('too-large', `${path} has more than ${bytesMax} bytes`);

@@ -5,7 +5,8 @@
 import { access } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { endOfText } from '../../genesis/bpe-trainer.ts';
-import { loadTokenizer, type Tokenizer, tokenizerBytesMax } from '../../genesis/tokenizer.ts';
+import { loadTextCodec, type TextCodec } from '../../genesis/text-codec.ts';
+import { loadTokenizer, tokenizerBytesMax } from '../../genesis/tokenizer.ts';
 import type { ModelConfig } from '../../model/config.ts';
 import { exportModel, fromHuggingFaceConfig, importParameters } from '../../model/huggingface.ts';
 import { utf8 } from '../../std/bytes.ts';
@@ -16,7 +17,7 @@ export interface ModelFolder {
   readonly config: ModelConfig;
   /** Every parameter of the whole model by Hugging Face name. */
   readonly parameters: ReadonlyMap<string, Float32Array>;
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: TextCodec;
   /** What a text begins with; undefined where the model wants nothing. */
   readonly beginToken: number | undefined;
   /** Tokens that end a text. */
@@ -40,7 +41,7 @@ const partsMax = 1000;
 export async function readModelFolder(folder: string): Promise<ModelFolder> {
   const json = await readJson(join(folder, configFile), 'bad-model-config');
   const config = unwrap(fromHuggingFaceConfig(json), join(folder, configFile));
-  const tokenizer = loadTokenizer(await readFileBounded(join(folder, tokenizerFile), tokenizerBytesMax));
+  const tokenizer = loadTextCodec(await readFileBounded(join(folder, tokenizerFile), tokenizerBytesMax));
   requireVocabulary(config, tokenizer.vocabularySize, folder);
   const files: Uint8Array[] = [];
   for (const path of await weightPaths(folder)) files.push(await readFileBounded(path, weightsBytesMax));

@@ -6,7 +6,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type SnapshotTensor, snapshotTensors } from '../../diloco/replica.ts';
+import { type Position, type SnapshotTensor, snapshotTensors } from '../../diloco/replica.ts';
 import { parseSafetensorsHeader, safetensorsHead, safetensorsHeaderLength } from '../../model/safetensors.ts';
 import type { DamagedFile, SnapshotFiles, StoredSnapshot } from '../../peer/checkpoint.ts';
 import { bytesOf } from '../../std/bytes.ts';
@@ -149,6 +149,27 @@ export async function openSnapshotFiles(
       return { snapshot: undefined, bytes: 0, damaged };
     },
   };
+}
+
+export interface StoredState {
+  readonly position: Position;
+  /** w_r and v, flat. */
+  readonly base: Float32Array;
+  readonly velocity: Float32Array;
+}
+
+/**
+ * The agreed state of the newest snapshot that is whole; undefined without one. It changes nothing, so that the node
+ * whose folder it is may go on meanwhile: what it replaces under our hands is passed over.
+ */
+export async function readNewestState(folder: string): Promise<StoredState | undefined> {
+  for (const name of (await list(folder, indexName)).sort().reverse()) {
+    const index = await readIndex(folder, name).catch(() => undefined);
+    const tensors = index && (await readPart(folder, index.round, 'round').catch(() => undefined));
+    const { base, velocity } = tensors ?? {};
+    if (index && base && velocity) return { position: index.position, base, velocity };
+  }
+  return undefined;
 }
 
 async function list(folder: string, pattern: RegExp): Promise<string[]> {
