@@ -27,5 +27,6 @@ export async function* gunzip(bytes: AsyncIterable<Uint8Array>, name: string): A
     throw new CodedError('gzip-corrupt', `${name}: the gzip data is damaged or ends early`, { cause: error });
   } finally {
     await reader.cancel().catch(() => undefined);
+    await input.return?.();
   }
 }

@@ -48,8 +48,7 @@ async function* splitLines(bytes: AsyncIterable<Uint8Array>, name: string): Asyn
       length = 0;
       start = end + 1;
     }
-    // A copy: the source may reuse its buffer.
-    parts.push(chunk.slice(start));
+    parts.push(chunk.subarray(start));
     length += chunk.length - start;
     if (length > lineBytesMax)
       throw new CodedError('bad-line', `${name}: line ${number}: over ${lineBytesMax} bytes`);

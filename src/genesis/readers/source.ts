@@ -11,6 +11,7 @@ export interface Document {
 export interface ByteSource {
   /** A file name or an address; errors and the manifest call it so. */
   readonly name: string;
+  /** From the first byte on; each chunk is the reader's to keep. */
   stream(): AsyncIterable<Uint8Array>;
   byteLength(): Promise<number>;
   /** The bytes in [start, end), all of them. */

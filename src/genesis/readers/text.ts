@@ -19,7 +19,7 @@ export async function* readText(bytes: AsyncIterable<Uint8Array>, name: string):
     return document;
   };
   for await (const chunk of bytes) {
-    parts.push(chunk.slice());
+    parts.push(chunk);
     length += chunk.length;
     if (length <= pieceBytes) continue;
     pending = concatBytes(pending, ...parts);

@@ -12,6 +12,7 @@ import { CodedError } from '../../std/outcome.ts';
 import { fileError } from './files.ts';
 
 const requestTimeoutMs = 60_000;
+const idleTimeoutMs = 30_000;
 const attemptsMax = 3;
 
 export function isUrl(location: string): boolean {
@@ -67,11 +68,22 @@ export function httpSource(url: string): ByteSource {
   return {
     name: url,
     stream: async function* () {
-      const response = await request(url, {});
+      const idle = new AbortController();
+      const timer = setTimeout(
+        () => idle.abort(new Error(`no data for ${idleTimeoutMs / 1000} s`)),
+        idleTimeoutMs,
+      );
       try {
-        yield* must(response.body, 'a body');
+        const response = await request(url, { signal: idle.signal });
+        for await (const chunk of must(response.body, 'a body')) {
+          timer.refresh();
+          yield chunk;
+          timer.refresh();
+        }
       } catch (error) {
         throw httpError(url, error);
+      } finally {
+        clearTimeout(timer);
       }
     },
     byteLength: async () => {

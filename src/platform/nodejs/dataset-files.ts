@@ -158,7 +158,7 @@ export async function verifyDataset(
   for (const { index, bytes } of manifest.shards) {
     try {
       const opened = openShard(manifest, index, await source.read(index), leaves?.[index]);
-      if (!opened.ok) throw new CodedError(opened.code, opened.detail);
+      if (!opened.ok) throw new CodedError('shard-corrupt', opened.detail);
       bytesVerified += bytes;
     } catch (error) {
       note(shardFile(index), error);
