@@ -1,30 +1,29 @@
 /**
- * The real network: `Transport` over libp2p. This file joins the parts (node, greetings, dialling, requests, topics,
- * traffic) and owns their lifetime; each part is beside it in a file of its own.
+ * The real network: `Transport` over libp2p. This file joins the parts (node, connections, greetings, dialling,
+ * requests, topics, traffic) and owns their lifetime; each part is beside it in a file of its own.
  */
 import { randomInt } from 'node:crypto';
-import { publicKeyFromRaw } from '@libp2p/crypto/keys';
-import type { Connection, PeerId, Stream } from '@libp2p/interface';
-import { peerIdFromPublicKey, peerIdFromString } from '@libp2p/peer-id';
-import { CODE_P2P, type Multiaddr, multiaddr } from '@multiformats/multiaddr';
-import { type KeyPair, nodeIdOf } from '../../identity/keys.ts';
-import { createPeerScores, type ScorePolicy } from '../../net/peer-score.ts';
+import type { Connection, Stream } from '@libp2p/interface';
+import type { KeyPair } from '../../identity/keys.ts';
+import { createPeerScores, type PeerScores, type ScorePolicy } from '../../net/peer-score.ts';
 import type { Protocol } from '../../net/protocol.ts';
-import { createRateLimiter } from '../../net/rate-limit.ts';
+import { createRateLimiter, type RateLimiter } from '../../net/rate-limit.ts';
 import type { NodeId, RequestHandler, Transport } from '../../net/transport.ts';
 import { assert } from '../../std/assert.ts';
 import { toHex, utf8 } from '../../std/bytes.ts';
 import type { Clock } from '../../std/clock.ts';
 import { sha256 } from '../../std/hash.ts';
-import { accept, CodedError, type Outcome, reject } from '../../std/outcome.ts';
-import { createRequestClient } from './libp2p-client.ts';
-import { createDialer } from './libp2p-dialer.ts';
-import { helloProtocol, type Neighbour } from './libp2p-hello.ts';
-import { createLibp2pNode, isLoopback, type Libp2pNode } from './libp2p-node.ts';
+import { CodedError, reject } from '../../std/outcome.ts';
+import { addressesOf, nodeOfAddress, nodeOfPeer, parseAddress, withPeer } from './libp2p-address.ts';
+import { createRequestClient, type RequestClient } from './libp2p-client.ts';
+import { type Connections, createConnections } from './libp2p-connections.ts';
+import { createDialer, type Dialer } from './libp2p-dialer.ts';
+import { helloProtocol } from './libp2p-hello.ts';
+import { createLibp2pNode, type Libp2pNode } from './libp2p-node.ts';
 import { createPeerDirectory, type PeerDirectory } from './libp2p-peers.ts';
 import { serveStream } from './libp2p-server.ts';
-import { createTopics } from './libp2p-topics.ts';
-import { createTrafficMeter } from './libp2p-traffic.ts';
+import { createTopics, type Topics } from './libp2p-topics.ts';
+import { createTrafficMeter, type TrafficMeter } from './libp2p-traffic.ts';
 
 export interface Libp2pTransportOptions {
   readonly key: KeyPair;
@@ -54,39 +53,53 @@ export interface Libp2pTransport extends Transport {
   addresses(): readonly string[];
 }
 
-const dialTimeoutMs = 10_000;
 const closeTimeoutMs = 3_000;
-/** Two connections this close together are both sides dialling at once; later, a second one replaces a dead one. */
-const sameTimeMs = 3_000;
+/** How often each peer's gossip stream is looked at. */
+const gossipCheckMs = 5_000;
 const streamsPerProtocolMax = 4;
 /** No more nodes are dialled on others' introduction from so many peers on. */
 const peersWanted = 24;
 
-/** Starts listening and dialling. Throws `CodedError`: `bad-address`, `port-in-use`, `listen-failed`. */
-export async function createLibp2pTransport(options: Libp2pTransportOptions): Promise<Libp2pTransport> {
-  const host = await createHost(options);
-  await startHost(host, options);
-  for (const text of options.bootstrap) {
-    const address = parseAddress(text);
-    host.dialer.addBootstrap(address, nodeOfAddress(address));
-  }
-  return transportOf(host, options);
+/** The parts of one node. */
+interface Host {
+  readonly options: Libp2pTransportOptions;
+  readonly self: NodeId;
+  readonly networkPrefix: string;
+  readonly node: Libp2pNode;
+  readonly scores: PeerScores;
+  readonly rates: RateLimiter;
+  readonly traffic: TrafficMeter;
+  readonly connections: Connections;
+  readonly client: RequestClient;
+  readonly dialer: Dialer;
+  readonly directory: PeerDirectory;
+  readonly topics: Topics;
+  /** By protocol id: ends of the streams being served. */
+  readonly serving: Map<string, Set<() => void>>;
+  readonly penalize: (peer: NodeId, code: string) => void;
+  readonly onError: (error: unknown) => void;
+  isClosed: boolean;
 }
 
-type Host = Awaited<ReturnType<typeof createHost>>;
+/** Starts listening and dialling. Throws `CodedError`: `bad-address`, `port-in-use`, `listen-failed`. */
+export async function createLibp2pTransport(options: Libp2pTransportOptions): Promise<Libp2pTransport> {
+  const bootstrap = options.bootstrap.map(parseAddress);
+  for (const address of options.listen) parseAddress(address);
+  const host = await createHost(options);
+  await startHost(host);
+  for (const address of bootstrap) host.dialer.addBootstrap(address, nodeOfAddress(address));
+  return transportOf(host);
+}
 
-async function createHost(options: Libp2pTransportOptions) {
-  const { clock, key, localSwarm = false } = options;
-  const self = key.nodeId;
-  for (const text of [...options.listen, ...options.bootstrap]) parseAddress(text);
+async function createHost(options: Libp2pTransportOptions): Promise<Host> {
+  const { clock, localSwarm = false } = options;
+  const self = options.key.nodeId;
   const networkPrefix = toHex(sha256(utf8(options.networkId)).subarray(0, 4));
-  const peerIds = new Map<NodeId, PeerId>();
   const scores = createPeerScores(clock, options.scorePolicy);
   const rates = createRateLimiter(clock);
   const traffic = createTrafficMeter();
-  const onError = options.onError ?? (() => {});
   const node = await createLibp2pNode({
-    secretKey: key.secretKey,
+    secretKey: options.key.secretKey,
     listen: options.listen,
     networkPrefix,
     mdns: options.mdns ?? false,
@@ -101,27 +114,23 @@ async function createHost(options: Libp2pTransportOptions) {
       return id !== null && scores.isRefused(id);
     },
   });
-  const { libp2p } = node;
-  const hangUp = (peer: NodeId) => {
-    const peerId = peerIds.get(peer);
-    for (const connection of peerId ? libp2p.getConnections(peerId) : [])
-      connection.abort(new Error('hang up'));
-  };
+  const streamsMax = streamsPerProtocolMax;
+  const connections = createConnections({ libp2p: node.libp2p, clock, localSwarm, streamsMax });
   const penalize = (peer: NodeId, code: string) => {
-    if (scores.penalize(peer, code)) hangUp(peer);
+    if (scores.penalize(peer, code)) connections.hangUp(peer);
   };
-  const wireId = (protocol: Protocol) => protocol.id.replace('/neuroshard/', `/neuroshard/${networkPrefix}/`);
   const client = createRequestClient({
     clock,
     penalize,
-    openStream: (peer, protocol, signal) => openStream(node, peerIds.get(peer), wireId(protocol), signal),
+    openStream: (peer, protocol, signal) =>
+      connections.openStream(peer, wireId(networkPrefix, protocol), signal),
   });
   const dialer = createDialer({
     clock,
     uniform: () => randomInt(2 ** 32) / 2 ** 32,
     pauseMsMin: localSwarm ? 100 : 500,
     pauseMsMax: localSwarm ? 2_000 : 60_000,
-    dial: (addresses) => dial(node, addresses),
+    dial: connections.dial,
     isConnected: (peer) => directory.hasGreeted(peer),
   });
   const directory: PeerDirectory = createPeerDirectory({
@@ -129,152 +138,166 @@ async function createHost(options: Libp2pTransportOptions) {
     self,
     networkId: options.networkId,
     exchangeHello: (peer, hello) => client.request(peer, helloProtocol, hello),
-    describe: (peer) => describe(node, peerIds.get(peer), localSwarm),
+    describe: connections.describe,
     onIntroduction(peer, neighbour) {
       if (directory.peers().length >= peersWanted || scores.isRefused(peer)) return;
       // Both are told of each other: the lower id dials, the other only if that has not worked.
       dialer.addNode(peer, addressesOf(neighbour), self < peer ? 0 : 1_500);
     },
-    hangUp,
+    hangUp: connections.hangUp,
     penalize,
   });
   const topics = createTopics({
     gossip: node.gossip,
     prefix: `${networkPrefix}/`,
     rates,
-    nodeOf: (peer) => {
+    nodeOf(peer) {
       const id = nodeOfPeer(peer);
       return id !== null && directory.hasGreeted(id) ? id : null;
     },
     isFullMesh: directory.isFullMesh,
     penalize,
   });
-  const endings = new Map<string, Set<() => void>>();
-
-  async function serve(protocol: Protocol, handler: RequestHandler): Promise<void> {
-    const open = new Set<() => void>();
-    endings.set(protocol.id, open);
-    const onStream = (stream: Stream, connection: Connection) => {
-      const peer = nodeOfPeer(connection.remotePeer);
-      // Who has not greeted us may only greet.
-      if (peer === null || (protocol !== helloProtocol && !directory.hasGreeted(peer))) {
-        stream.abort(new Error('not a peer'));
-        return;
-      }
-      peerIds.set(peer, connection.remotePeer);
-      const end = serveStream(stream, peer, protocol, handler, { clock, rates, penalize, onError });
-      open.add(end);
-      stream.addEventListener('close', () => open.delete(end));
-    };
-    await libp2p.handle(wireId(protocol), onStream, { maxInboundStreams: streamsPerProtocolMax });
-  }
-
-  async function stopServing(protocol: Protocol): Promise<void> {
-    for (const end of endings.get(protocol.id) ?? []) end();
-    endings.delete(protocol.id);
-    await libp2p.unhandle(wireId(protocol));
-  }
-
   return {
+    options,
     self,
+    networkPrefix,
     node,
-    peerIds,
     scores,
+    rates,
     traffic,
+    connections,
     client,
     dialer,
     directory,
     topics,
-    serve,
-    stopServing,
-    wireId,
+    serving: new Map(),
     penalize,
-    networkPrefix,
+    onError: options.onError ?? (() => {}),
+    isClosed: false,
   };
 }
 
-async function startHost(host: Host, options: Libp2pTransportOptions): Promise<void> {
-  const { node, directory, dialer, peerIds } = host;
+/** Networks never answer each other: the prefix is in every protocol's name. */
+function wireId(networkPrefix: string, protocol: Protocol): string {
+  return protocol.id.replace('/neuroshard/', `/neuroshard/${networkPrefix}/`);
+}
+
+async function startHost(host: Host): Promise<void> {
+  const { node, directory, dialer } = host;
+  const { libp2p } = node;
+  listenToNode(host);
+  directory.onPeerChange((peer, connected) => {
+    if (connected) dialer.connected(peer);
+  });
+  await libp2p.register(wireId(host.networkPrefix, helloProtocol), {
+    onConnect(peerId, connection) {
+      const peer = nodeOfPeer(peerId);
+      if (peer !== null) directory.connected(peer, connection.direction === 'outbound');
+    },
+  });
+  await serve(host, helloProtocol, directory.answerHello);
+  try {
+    await libp2p.start();
+  } catch (error) {
+    await closeHost(host);
+    throw listenError(error, host.options.listen);
+  }
+  // A topic that everybody has: its subscription tells that a peer's subscriptions have arrived.
+  host.topics.subscribe('', 0, () => false);
+  watchGossip(host);
+}
+
+function listenToNode(host: Host): void {
+  const { node, directory, dialer, self } = host;
   const { libp2p, gossip } = node;
-  libp2p.addEventListener('connection:open', (event) => keepOneConnection(host, event.detail));
   libp2p.addEventListener('peer:disconnect', (event) => {
     const peer = nodeOfPeer(event.detail);
     if (peer === null) return;
     directory.disconnected(peer);
     dialer.disconnected(peer);
   });
+  libp2p.addEventListener('connection:close', (event) => {
+    const peer = nodeOfPeer(event.detail.remotePeer);
+    if (peer !== null && directory.hasGreeted(peer)) restoreGossip(host, peer);
+  });
   libp2p.addEventListener('peer:discovery', (event) => {
-    const peer = nodeOfPeer(event.detail.id);
-    if (peer === null || peer === host.self || directory.peers().length >= peersWanted) return;
-    const addresses = event.detail.multiaddrs.map((address) => withPeer(address, event.detail.id));
-    dialer.addNode(peer, addresses, host.self < peer ? 500 : 2_000);
+    const { id, multiaddrs } = event.detail;
+    const peer = nodeOfPeer(id);
+    if (peer === null || peer === self || directory.peers().length >= peersWanted) return;
+    const addresses = multiaddrs.map((address) => withPeer(address, id));
+    dialer.addNode(peer, addresses, self < peer ? 500 : 2_000);
   });
   gossip.addEventListener('subscription-change', (event) => {
-    const peer = nodeOfPeer(event.detail.peerId);
-    if (peer !== null && libp2p.getConnections(event.detail.peerId).length > 0)
-      directory.subscriptionsKnown(peer);
+    const { peerId } = event.detail;
+    const peer = nodeOfPeer(peerId);
+    if (peer !== null && libp2p.getConnections(peerId).length > 0) directory.subscriptionsKnown(peer);
   });
-  directory.onPeerChange((peer, connected) => {
-    if (connected) dialer.connected(peer);
-  });
-  await libp2p.register(host.wireId(helloProtocol), {
-    onConnect(peerId, connection) {
-      const peer = nodeOfPeer(peerId);
-      if (peer === null) return;
-      peerIds.set(peer, peerId);
-      directory.connected(peer, connection.direction === 'outbound');
-    },
-  });
-  await host.serve(helloProtocol, directory.answerHello);
-  try {
-    await libp2p.start();
-  } catch (error) {
-    await closeHost(host);
-    throw listenError(error, options.listen);
-  }
-  // A topic that everybody has: its subscription tells that a peer's subscriptions have arrived.
-  host.topics.subscribe('', 0, () => false);
 }
 
-/**
- * Two connections to one peer cost twice, and gossipsub loses its stream with either. Both sides choose the same one:
- * of two made at the same time the one dialled by the lower id, else the newer, since the older is probably dead.
- */
-function keepOneConnection(host: Host, opened: Connection): void {
-  const peer = nodeOfPeer(opened.remotePeer);
-  if (peer === null) return;
-  const dialledByLower = (connection: Connection) =>
-    (connection.direction === 'outbound') === host.self < peer;
-  for (const other of host.node.libp2p.getConnections(opened.remotePeer)) {
-    if (other.id === opened.id || other.status !== 'open' || other.limits || opened.limits) continue;
-    const isSameTime = opened.timeline.open - other.timeline.open < sameTimeMs;
-    const keepOther = isSameTime && dialledByLower(other) && !dialledByLower(opened);
-    (keepOther ? opened : other).abort(new Error('a second connection'));
-  }
+/** Gossipsub opens its stream once for each peer; when it is lost and the peer is not, it must be told to do so again. */
+function restoreGossip(host: Host, peer: NodeId): void {
+  const connection = host.connections.newest(peer);
+  if (connection && !host.topics.canSend(peer)) host.topics.openStream(connection);
 }
 
-function transportOf(host: Host, options: Libp2pTransportOptions): Libp2pTransport {
-  const { directory, client, topics, traffic } = host;
+function watchGossip(host: Host): void {
+  host.options.clock.setTimer(gossipCheckMs, () => {
+    if (host.isClosed) return;
+    for (const peer of host.directory.peers()) restoreGossip(host, peer);
+    watchGossip(host);
+  });
+}
+
+async function serve(host: Host, protocol: Protocol, handler: RequestHandler): Promise<void> {
+  const { rates, penalize, onError, directory } = host;
+  const open = new Set<() => void>();
+  host.serving.set(protocol.id, open);
+  const onStream = (stream: Stream, connection: Connection) => {
+    const peer = nodeOfPeer(connection.remotePeer);
+    // Who has not greeted us may only greet.
+    if (peer === null || (protocol !== helloProtocol && !directory.hasGreeted(peer))) {
+      stream.abort(new Error('not a peer'));
+      return;
+    }
+    const { clock } = host.options;
+    const end = serveStream(stream, peer, protocol, handler, { clock, rates, penalize, onError });
+    open.add(end);
+    stream.addEventListener('close', () => open.delete(end));
+  };
+  await host.node.libp2p.handle(wireId(host.networkPrefix, protocol), onStream, {
+    maxInboundStreams: streamsPerProtocolMax,
+  });
+}
+
+async function stopServing(host: Host, protocol: Protocol): Promise<void> {
+  for (const end of host.serving.get(protocol.id) ?? []) end();
+  host.serving.delete(protocol.id);
+  await host.node.libp2p.unhandle(wireId(host.networkPrefix, protocol));
+}
+
+function transportOf(host: Host): Libp2pTransport {
+  const { directory, client, topics, traffic, onError } = host;
   const handled = new Set<string>();
   let closing: Promise<void> | null = null;
   return {
     self: host.self,
     async publish(topic, message) {
-      if (!closing) await topics.publish(topic, message);
+      if (!host.isClosed) await topics.publish(topic, message);
     },
     subscribe: topics.subscribe,
     async request(peer, protocol, request, signal) {
-      if (closing) return reject('aborted', 'the transport is closed');
+      if (host.isClosed) return reject('aborted', 'the transport is closed');
       if (!directory.hasGreeted(peer)) return reject('unreachable', 'not connected');
       return await client.request(peer, protocol, request, signal);
     },
     handle(protocol, handler) {
       assert(!handled.has(protocol.id), `a handler for ${protocol.id} is already there`);
       handled.add(protocol.id);
-      const serving = host.serve(protocol, handler).catch((error) => options.onError?.(error));
+      const serving = serve(host, protocol, handler).catch(onError);
       return () => {
         handled.delete(protocol.id);
-        void serving.then(() => host.stopServing(protocol)).catch((error) => options.onError?.(error));
+        void serving.then(() => stopServing(host, protocol)).catch(onError);
       };
     },
     peers: directory.peers,
@@ -292,6 +315,7 @@ function transportOf(host: Host, options: Libp2pTransportOptions): Libp2pTranspo
 /** Whatever hangs, closing ends within `closeTimeoutMs`. */
 async function closeHost(host: Host): Promise<void> {
   const { libp2p } = host.node;
+  host.isClosed = true;
   host.dialer.close();
   host.directory.close();
   host.client.close();
@@ -304,89 +328,15 @@ async function closeHost(host: Host): Promise<void> {
   clearTimeout(timer);
 }
 
-async function dial(node: Libp2pNode, addresses: readonly Multiaddr[]): Promise<NodeId> {
-  const connection = await node.libp2p.dial([...addresses], { signal: AbortSignal.timeout(dialTimeoutMs) });
-  const peer = nodeOfPeer(connection.remotePeer);
-  if (peer !== null) return peer;
-  connection.abort(new Error('not a node'));
-  throw new Error('not a node');
-}
-
-async function openStream(
-  node: Libp2pNode,
-  peerId: PeerId | undefined,
-  wireId: string,
-  signal: AbortSignal,
-): Promise<Outcome<Stream>> {
-  const connection = peerId && node.libp2p.getConnections(peerId).find((other) => other.status === 'open');
-  if (!connection) return reject('unreachable', 'not connected');
-  try {
-    return accept(await connection.newStream(wireId, { signal, maxOutboundStreams: streamsPerProtocolMax }));
-  } catch (error) {
-    const name = error instanceof Error ? error.name : '';
-    if (name === 'UnsupportedProtocolError') return reject('unknown-protocol', wireId);
-    return signal.aborted ? reject('timeout') : reject('unreachable', name);
-  }
-}
-
-async function describe(
-  node: Libp2pNode,
-  peerId: PeerId | undefined,
-  localSwarm: boolean,
-): Promise<Neighbour | null> {
-  if (!peerId?.publicKey) return null;
-  const known = await node.libp2p.peerStore.get(peerId).catch(() => null);
-  const addresses = (known?.addresses ?? [])
-    .map(({ multiaddr: address }) => address.decapsulateCode(CODE_P2P))
-    .filter((address) => isLoopback(address) === localSwarm);
-  return { publicKey: peerId.publicKey.raw, addresses: addresses.map((address) => address.bytes) };
-}
-
-/** Somebody's word about a node: what does not parse is left out. */
-function addressesOf(neighbour: Neighbour): readonly Multiaddr[] {
-  try {
-    const peer = peerIdFromPublicKey(publicKeyFromRaw(neighbour.publicKey));
-    return neighbour.addresses.map((bytes) => withPeer(multiaddr(bytes), peer));
-  } catch {
-    return [];
-  }
-}
-
-function nodeOfPeer(peer: PeerId): NodeId | null {
-  return peer.publicKey?.type === 'secp256k1' ? nodeIdOf(peer.publicKey.raw) : null;
-}
-
-function withPeer(address: Multiaddr, peer: PeerId): Multiaddr {
-  return address.decapsulateCode(CODE_P2P).encapsulate(`/p2p/${peer.toString()}`);
-}
-
-/** The node behind `/p2p/…`, if the address says so and the key is one of ours. */
-function nodeOfAddress(address: Multiaddr): NodeId | null {
-  const peer = address.getComponents().findLast((component) => component.code === CODE_P2P)?.value;
-  return peer === undefined ? null : nodeOfPeer(peerIdFromString(peer));
-}
-
-function parseAddress(text: string): Multiaddr {
-  try {
-    return multiaddr(text);
-  } catch (error) {
-    throw new CodedError('bad-address', `not a multiaddress: ${text}`, { cause: error });
-  }
-}
-
 function listenError(error: unknown, listen: readonly string[]): CodedError {
   const text = error instanceof Error ? error.message : String(error);
+  const where = listen.join(', ');
   if (text.includes('EADDRINUSE')) {
-    return new CodedError('port-in-use', `cannot listen on ${listen.join(', ')}: the port is in use`, {
-      cause: error,
-    });
+    return new CodedError('port-in-use', `cannot listen on ${where}: the port is in use`, { cause: error });
   }
   const reason = text
     .split('\n')
-    .filter((line) => line.trim() !== '')
-    .at(-1)
+    .findLast((line) => line.trim() !== '')
     ?.trim();
-  return new CodedError('listen-failed', `cannot listen on ${listen.join(', ')}: ${reason}`, {
-    cause: error,
-  });
+  return new CodedError('listen-failed', `cannot listen on ${where}: ${reason}`, { cause: error });
 }

@@ -17,8 +17,8 @@ import { tcp } from '@libp2p/tcp';
 import { uPnPNAT } from '@libp2p/upnp-nat';
 import { webSockets } from '@libp2p/websockets';
 import { yamux } from '@libp2p/yamux';
-import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
+import { isLoopback } from './libp2p-address.ts';
 import { gossipOptions } from './libp2p-topics.ts';
 
 export interface Libp2pNodeOptions {
@@ -119,9 +119,4 @@ function wideAreaServices(options: Libp2pNodeOptions) {
     autoNAT: autoNAT({ refreshInterval: 60 * minuteMs }),
     dcutr: dcutr(),
   };
-}
-
-export function isLoopback(address: Multiaddr): boolean {
-  const text = address.toString();
-  return /^\/ip4\/127\.\d+\.\d+\.\d+\//.test(text) || text.startsWith('/ip6/::1/');
 }

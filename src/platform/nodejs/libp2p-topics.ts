@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import type { GossipSub } from '@libp2p/gossipsub';
 import { type GossipsubOpts, type Message, StrictNoSign, TopicValidatorResult } from '@libp2p/gossipsub';
-import type { PeerId } from '@libp2p/interface';
+import type { Connection, PeerId } from '@libp2p/interface';
 import { topicMessageBytesMax, topicMessagesPerMinuteMax } from '../../net/limits.ts';
 import type { RateLimiter } from '../../net/rate-limit.ts';
 import type { NodeId, TopicHandler } from '../../net/transport.ts';
@@ -53,6 +53,10 @@ export interface TopicsOptions {
 export interface Topics {
   publish(topic: string, message: Uint8Array): Promise<void>;
   subscribe(topic: string, bytesMax: number, handler: TopicHandler): () => void;
+  /** Whether there is a gossip stream to the peer. */
+  canSend(peer: NodeId): boolean;
+  /** Opens the gossip stream on this connection, if there is none. */
+  openStream(connection: Connection): void;
 }
 
 interface Subscription {
@@ -90,7 +94,17 @@ export function createTopics(options: TopicsOptions): Topics {
     return options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
   }
 
+  /** What the class has beneath its interface, by peer id. */
+  const inner = gossip as unknown as {
+    readonly peers: ReadonlyMap<string, PeerId>;
+    readonly streamsOutbound: ReadonlyMap<string, unknown>;
+    onPeerConnected(peer: PeerId, connection: Connection): void;
+  };
+
   return {
+    canSend: (node) =>
+      [...inner.peers].some(([id, peer]) => inner.streamsOutbound.has(id) && options.nodeOf(peer) === node),
+    openStream: (connection) => inner.onPeerConnected(connection.remotePeer, connection),
     async publish(topic, message) {
       if (message.length > topicMessageBytesMax)
         throw new RangeError(`announcement of ${message.length} bytes`);
