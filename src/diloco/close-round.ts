@@ -3,6 +3,7 @@
  * the segments, in the decided order, so every honest node gets the same bits. It knows no peers and no state hashes.
  */
 import { flatLength, forEachPiece, type Segment } from '../optim/segments.ts';
+import type { KernelMemory } from '../tensor/kernels/kernels.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { aggregate } from './aggregation/aggregate.ts';
 import { type AggregatorName, ruleFor } from './aggregation/rules.ts';
@@ -11,6 +12,7 @@ import { type BlobShape, decodeRange } from './compression/blob.ts';
 import type { CodecName } from './compression/codec.ts';
 import { residual } from './compression/error-feedback.ts';
 import type { RoundRequest } from './replica.ts';
+import { type ScreeningRejection, screen } from './screening.ts';
 
 export interface OuterSettings {
   readonly compression: CodecName;
@@ -29,20 +31,17 @@ export interface CloseRoundOptions {
   readonly contributed: boolean;
 }
 
-export interface RejectedNode {
-  readonly node: string;
-  readonly code: string;
-}
+/** No honest pseudo-gradient is this many times longer than the weights it belongs to. */
+const normRatioMax = 10;
 
 /** Room for decoding one piece beside the stream's buffers. */
 const decodeBytes = 1024 * 1024;
 
 /** Moves (w_r, v) to r + 1; the contributions that screening left out come back with their codes. */
-export function closeRound(options: CloseRoundOptions): RejectedNode[] {
+export function closeRound(options: CloseRoundOptions): readonly ScreeningRejection[] {
   const { segments, shape, outer, request } = options;
   const kernels = createKernelMemory({ bytes: streamBytes(contributionsMax) + decodeBytes });
-  const accepted = request.contributions;
-  const rejected: RejectedNode[] = [];
+  const { accepted, rejected } = screened(options, kernels);
   updateErrorFeedback(options, rejected);
   if (accepted.length > 0) {
     aggregate({
@@ -68,15 +67,23 @@ export function closeRound(options: CloseRoundOptions): RejectedNode[] {
   return rejected;
 }
 
+/** `--aggregator mean` is the bad example: it runs unscreened. */
+function screened({ segments, shape, outer, request }: CloseRoundOptions, kernels: KernelMemory) {
+  if (outer.aggregator === 'mean') return { accepted: request.contributions, rejected: [] };
+  const squares = segments.reduce((sum, { memory, slabs }) => memory.sumSquares(slabs.base, sum), 0);
+  return screen(request.contributions, { shape, kernels, normMax: normRatioMax * Math.sqrt(squares) });
+}
+
 /**
  * After a round that took this node's blob in, only what the codec lost stays; a contribution that was left out stays
- * whole; one that screening refused is dropped, or it would grow and be refused for ever.
+ * whole; one that screening refused is dropped, or it would grow and be refused for ever. A duplicate's
+ * content was taken in under another name.
  */
-function updateErrorFeedback(options: CloseRoundOptions, rejected: readonly RejectedNode[]): void {
+function updateErrorFeedback(options: CloseRoundOptions, rejected: readonly ScreeningRejection[]): void {
   const { segments, shape, request, contributed } = options;
   const own = request.contributions.find((one) => one.nodeId === request.ownNodeId);
   if (!contributed || !own) return;
-  const refused = rejected.some((one) => one.node === request.ownNodeId);
+  const refused = rejected.some((one) => one.node === request.ownNodeId && one.code !== 'duplicate');
   for (const { memory, slabs, offset } of segments) {
     if (refused) slabs.errorFeedback.fill(0);
     else residual(slabs.errorFeedback, own.blob, shape, offset, memory);

@@ -47,6 +47,19 @@ describe('screening', () => {
     });
   }
 
+  it('takes nobody for a duplicate of itself after one was found', () => {
+    const [a, b, c] = ['a', 'b', 'c'].map((node, i) => entry(node, 'int8', i + 1)) as [
+      Screened,
+      Screened,
+      Screened,
+    ];
+    const list = [a, { ...a, nodeId: 'copy-1' }, b, { ...a, nodeId: 'copy-2' }, c];
+    assert.deepEqual(screenAll('int8', list), {
+      accepted: ['a', 'b', 'c'],
+      rejected: { 'copy-1': 'duplicate', 'copy-2': 'duplicate' },
+    });
+  });
+
   it('measures norms', () => {
     const shape: BlobShape = { codec: 'f32', length };
     const position = kernels.mark();

@@ -81,10 +81,9 @@ export function screen<T extends Screened>(
     const checked = checkBlob(one.blob, options.shape);
     if (!checked.ok) refuse(one, 'unsound-blob', `${checked.code}: ${checked.detail}`);
   }
-  for (const [i, one] of kept().entries()) {
-    const original = kept()
-      .slice(0, i)
-      .find((earlier) => equalBytes(earlier.blob, one.blob));
+  const sound = kept();
+  for (const [i, one] of sound.entries()) {
+    const original = sound.slice(0, i).find((earlier) => equalBytes(earlier.blob, one.blob));
     if (original) refuse(one, 'duplicate', `of ${original.nodeId}`);
   }
   const norms = new Map(kept().map((one) => [one, blobNorm(one.blob, options.shape, options.kernels)]));
