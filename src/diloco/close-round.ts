@@ -39,7 +39,7 @@ const decodeBytes = 1024 * 1024;
 
 /** Moves (w_r, v) to r + 1; the contributions that screening left out come back with their codes. */
 export function closeRound(options: CloseRoundOptions): readonly ScreeningRejection[] {
-  const { segments, shape, outer, request } = options;
+  const { segments, shape, outer } = options;
   const kernels = createKernelMemory({ bytes: streamBytes(contributionsMax) + decodeBytes });
   const { accepted, rejected } = screened(options, kernels);
   updateErrorFeedback(options, rejected);
