@@ -27,6 +27,8 @@ export interface CloseRoundOptions {
   readonly shape: BlobShape;
   readonly outer: OuterSettings;
   readonly request: RoundRequest;
+  /** From `createAggregationMemory`; nothing in it outlives the call. */
+  readonly kernels: KernelMemory;
   /** Whether error feedback holds this node's whole contribution m of the round. */
   readonly contributed: boolean;
 }
@@ -37,11 +39,15 @@ const normRatioMax = 10;
 /** Room for decoding one piece beside the stream's buffers. */
 const decodeBytes = 1024 * 1024;
 
+/** Work space for closing rounds: make one and keep it, for a memory of its own costs much address space. */
+export function createAggregationMemory(): KernelMemory {
+  return createKernelMemory({ bytes: streamBytes(contributionsMax) + decodeBytes });
+}
+
 /** Moves (w_r, v) to r + 1; the contributions that screening left out come back with their codes. */
 export function closeRound(options: CloseRoundOptions): readonly ScreeningRejection[] {
-  const { segments, shape, outer } = options;
-  const kernels = createKernelMemory({ bytes: streamBytes(contributionsMax) + decodeBytes });
-  const { accepted, rejected } = screened(options, kernels);
+  const { segments, shape, outer, kernels } = options;
+  const { accepted, rejected } = screened(options);
   updateErrorFeedback(options, rejected);
   if (accepted.length > 0) {
     aggregate({
@@ -68,7 +74,7 @@ export function closeRound(options: CloseRoundOptions): readonly ScreeningReject
 }
 
 /** `--aggregator mean` is the bad example: it runs unscreened. */
-function screened({ segments, shape, outer, request }: CloseRoundOptions, kernels: KernelMemory) {
+function screened({ segments, shape, outer, request, kernels }: CloseRoundOptions) {
   if (outer.aggregator === 'mean') return { accepted: request.contributions, rejected: [] };
   const squares = segments.reduce((sum, { memory, slabs }) => memory.sumSquares(slabs.base, sum), 0);
   return screen(request.contributions, { shape, kernels, normMax: normRatioMax * Math.sqrt(squares) });

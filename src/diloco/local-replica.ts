@@ -17,7 +17,7 @@ import { merkleLeaf, merkleLevels, proofFromLevels } from '../std/merkle.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
-import { closeRound, type OuterSettings } from './close-round.ts';
+import { closeRound, createAggregationMemory, type OuterSettings } from './close-round.ts';
 import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
 import { accumulate } from './compression/error-feedback.ts';
 import type { GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
@@ -61,6 +61,7 @@ export async function createLocalReplica(
     ...segments.map((segment) => segment.weightViews),
   );
   const inOrder = oneAfterAnother();
+  const kernels = createAggregationMemory();
 
   let decoder: Decoder | undefined;
   let levels: Uint8Array[][] = [];
@@ -140,7 +141,7 @@ export async function createLocalReplica(
         const unsound = request.contributions.find(({ blob }) => !checkBlob(blob, shape).ok);
         if (unsound) return reject('unsound-blob', unsound.nodeId);
         if (!contributed && position.step > 0) workToFeedback();
-        const rejected = closeRound({ segments, shape, outer, request, contributed });
+        const rejected = closeRound({ segments, shape, outer, request, contributed, kernels });
         return accept({ position: beginRound(request.round + 1), rejected });
       }),
     readLeaf: (round, index) =>

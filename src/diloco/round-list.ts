@@ -7,10 +7,9 @@ import { fromHex, toHex, utf8 } from '../std/bytes.ts';
 import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { type HashHex, taggedHash } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { contributionsMax } from './aggregation/stream.ts';
 import { type Announcement, announcementFields, announcementOf } from './announcement.ts';
 
-/** Contributions of one cohort in one round: traffic does not grow with the network. */
-export const contributionsMax = 16;
 export const roundListBytesMax = contributionsMax * 320 + 128;
 
 export interface RoundList {

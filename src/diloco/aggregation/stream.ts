@@ -5,7 +5,7 @@
 import { assert } from '../../std/assert.ts';
 import { type KernelMemory, reductionBlock, rowsMax } from '../../tensor/kernels/kernels.ts';
 
-/** At most this many contributions enter one aggregation; the kernels hold one row more, for the median. */
+/** Contributions of one cohort in one round: traffic does not grow with the network. The kernels hold one row more. */
 export const contributionsMax = rowsMax - 1;
 
 /**

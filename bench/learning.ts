@@ -1,0 +1,67 @@
+/**
+ * Learning: a swarm of four honest nodes against the synchronous baseline on the same batches, at equal tokens.
+ * Run: `node bench/learning.ts [--seed 1] [--rounds 25] [--inner-steps 20] [--compression int8] [--json]`.
+ */
+import { parseArgs } from 'node:util';
+import type { SwarmReport } from '../src/cli/swarm-report.ts';
+import { runNeuroshard, table } from './support/run-neuroshard.ts';
+
+interface TrainReport {
+  readonly finalHeldOutLoss: number;
+  readonly tokens: number;
+  readonly curve: readonly {
+    readonly step: number;
+    readonly tokens: number;
+    readonly heldOutLoss: number | null;
+  }[];
+}
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '25' },
+    'inner-steps': { type: 'string', default: '20' },
+    compression: { type: 'string', default: 'int8' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const rounds = Number(values.rounds);
+const innerSteps = Number(values['inner-steps']);
+const shared = ['--nodes', '4', '--seed', values.seed, '--inner-steps', String(innerSteps)];
+
+const train = await runNeuroshard<TrainReport>(['train', ...shared, '--steps', String(rounds * innerSteps)]);
+const swarm = await runNeuroshard<SwarmReport>([
+  'swarm',
+  ...shared,
+  '--rounds',
+  String(rounds),
+  '--compression',
+  values.compression,
+]);
+
+const baseline = new Map(train.curve.map((point) => [point.tokens, point.heldOutLoss]));
+let tokens = 0;
+const curve = swarm.rounds.map((round) => {
+  tokens += round.tokens;
+  return { tokens, swarm: round.heldOutLoss, train: baseline.get(tokens) ?? null };
+});
+const ratio = swarm.finalHeldOutLoss! / train.finalHeldOutLoss;
+const result = {
+  seed: values.seed,
+  rounds,
+  innerSteps,
+  curve,
+  finalRatio: ratio,
+  hashesAgree: swarm.stateHashesAgree,
+};
+
+if (values.json) console.log(JSON.stringify(result, null, 2));
+else {
+  const rows = curve.map((point) => [
+    String(point.tokens),
+    point.swarm?.toFixed(4) ?? '-',
+    point.train?.toFixed(4) ?? '-',
+  ]);
+  console.log(table(['tokens', 'swarm', 'train'], rows));
+  console.log(`held-out loss of the swarm / of train at ${tokens} tokens: ${ratio.toFixed(4)}`);
+}
