@@ -134,9 +134,9 @@ console.table(
   results.map(({ case: name, neuroshard, torch, speedOfTorch, memoryOfTorch }) => ({
     case: name,
     'ours CPU ms': Math.round(neuroshard.cpuMsMedian),
-    'of it graph': Math.round(neuroshard.graphMsMedian),
+    'graph wall ms': Math.round(neuroshard.graphMsMedian),
     'torch CPU ms': torch && Math.round(torch.cpuMsMedian),
-    'of it graph ': torch && Math.round(torch.graphMsMedian),
+    'torch graph wall ms': torch && Math.round(torch.graphMsMedian),
     speed: speedOfTorch?.toFixed(3),
     'ours MB': neuroshard.peakRssMb,
     'torch MB': torch?.peakRssMb,
