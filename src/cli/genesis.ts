@@ -2,11 +2,11 @@
 import type { Command } from 'commander';
 import { buildDefaults } from '../genesis/build.ts';
 import { type PublishedManifest, trainingShards } from '../genesis/manifest.ts';
-import { type Format, formats, readDocuments } from '../genesis/readers/documents.ts';
-import type { ByteSource } from '../genesis/readers/source.ts';
+import { type Format, formats } from '../genesis/readers/documents.ts';
 import { tokenizerBytesMax } from '../genesis/tokenizer.ts';
 import { keyPairFrom, nodeIdOf, secretKeyBytes } from '../identity/keys.ts';
 import { byteSource } from '../platform/nodejs/byte-sources.ts';
+import { corpusDocuments } from '../platform/nodejs/corpus-documents.ts';
 import { buildDatasetFolder, readManifest, verifyDataset } from '../platform/nodejs/dataset-files.ts';
 import { readFileBounded } from '../platform/nodejs/files.ts';
 import { fromHex, toHex } from '../std/bytes.ts';
@@ -99,21 +99,24 @@ export async function genesisBuild(
   options: GenesisBuildOptions,
   run: CommandRun,
 ): Promise<CommandResult> {
-  const bytes = await countingSources(locations);
   const key = options.key === undefined ? undefined : await readKey(options.key);
   const tokenizerJson =
     options.tokenizer === undefined ? undefined : await readFileBounded(options.tokenizer, tokenizerBytesMax);
   const passes = tokenizerJson ? 1 : 2;
-  const bar = run.progress({ label: 'building', total: passes * bytes.total, unit: 'bytes' });
-  const read = { field: options.field, ...(options.format ? { format: options.format } : {}) };
+  let total = 0;
+  for (const location of locations) total += await byteSource(location).byteLength();
+  let read = 0;
+  const onBytes = (bytes: number) => void (read += bytes);
+  const bar = run.progress({ label: 'building', total: passes * total, unit: 'bytes' });
+  const corpus = { field: options.field, onBytes, ...(options.format ? { format: options.format } : {}) };
   const built = await buildDatasetFolder(
     options.out,
     {
       name: options.name,
-      sources: bytes.sources.map((source) => ({
-        origin: options.origin ?? source.name,
+      sources: locations.map((location) => ({
+        origin: options.origin ?? byteSource(location).name,
         licence: options.licence,
-        documents: () => readDocuments(source, read),
+        documents: () => corpusDocuments(location, corpus),
       })),
       vocabularySize: options.vocab,
       heldOutEvery: options.heldOut,
@@ -121,39 +124,13 @@ export async function genesisBuild(
       ...(options.shardTokens === undefined ? {} : { shardTokens: options.shardTokens }),
       ...(tokenizerJson ? { tokenizerJson } : {}),
       ...(key ? { key } : {}),
-      onProgress: ({ phase, documents }) =>
-        bar.update(bytes.read(), `${phase}, ${formatCount(documents)} documents`),
+      onProgress: ({ phase, documents }) => bar.update(read, `${phase}, ${formatCount(documents)} documents`),
     },
     { force: options.force === true },
   );
   bar.end();
   const { json, text } = describeDataset(built.published);
   return { json: { folder: options.out, ...json }, text: `${options.out}\n${text}` };
-}
-
-/** Sources that count what is read of them, for the bar. */
-async function countingSources(locations: readonly string[]) {
-  let total = 0;
-  let read = 0;
-  const sources: ByteSource[] = [];
-  for (const source of locations.map(byteSource)) {
-    total += await source.byteLength();
-    sources.push({
-      ...source,
-      stream: async function* () {
-        for await (const chunk of source.stream()) {
-          read += chunk.length;
-          yield chunk;
-        }
-      },
-      read: async (start, end) => {
-        const chunk = await source.read(start, end);
-        read += chunk.length;
-        return chunk;
-      },
-    });
-  }
-  return { sources, total, read: () => read };
 }
 
 async function readKey(path: string) {

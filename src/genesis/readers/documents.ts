@@ -29,20 +29,29 @@ export interface ReadOptions {
   readonly format?: Format;
 }
 
+/** By the name's extension unless it is given. Throws CodedError `unknown-format`. */
+export function formatOf(name: string, given?: Format): Format {
+  const path = plainName(name).replace(/\.gz$/, '');
+  const extension = path.split('.').at(-1) ?? '';
+  const format = given ?? (Object.hasOwn(extensions, extension) ? extensions[extension] : undefined);
+  if (format) return format;
+  throw new CodedError(
+    'unknown-format',
+    `${name}: not a .txt, .jsonl or .parquet file (or .gz of the first two)`,
+  );
+}
+
+/** Without an address's query, in lower case. */
+function plainName(name: string): string {
+  return name.replace(/[?#].*$/, '').toLowerCase();
+}
+
 /** Errors end the iteration as one CodedError that names the source and the line, row or byte. */
 export function readDocuments(source: ByteSource, options: ReadOptions = {}): AsyncIterable<Document> {
   const { field = 'text' } = options;
-  const path = source.name.replace(/[?#].*$/, '').toLowerCase();
-  const gzipped = path.endsWith('.gz');
-  const extension = (gzipped ? path.slice(0, -3) : path).split('.').at(-1) ?? '';
-  const format = options.format ?? (Object.hasOwn(extensions, extension) ? extensions[extension] : undefined);
-  if (!format) {
-    throw new CodedError(
-      'unknown-format',
-      `${source.name}: not a .txt, .jsonl or .parquet file (or .gz of the first two)`,
-    );
-  }
+  const format = formatOf(source.name, options.format);
   if (format === 'parquet') return readParquet(source, field);
+  const gzipped = plainName(source.name).endsWith('.gz');
   const bytes = gzipped ? gunzip(source.stream(), source.name) : source.stream();
   return format === 'text' ? readText(bytes, source.name) : readJsonLines(bytes, source.name, field);
 }

@@ -15,7 +15,9 @@ import type { ByteSource, Document } from './source.ts';
 
 export const parquetLimits = {
   footerBytesMax: 256 * 1024 * 1024,
+  /** Of one row group. */
   columnChunkBytesMax: 1024 * 1024 * 1024,
+  rowsMax: 100_000_000,
 } as const;
 
 /** Throws CodedError `parquet-corrupt`, `parquet-too-large` or `no-such-column`; rows are named from 0. */
@@ -34,15 +36,20 @@ export async function* readParquet(source: ByteSource, column: string): AsyncGen
   }
   let rowStart = 0;
   for (const [group, { num_rows, columns: chunks }] of metadata.row_groups.entries()) {
-    const rowEnd = rowStart + Number(num_rows);
-    const size = chunks.find((chunk) => chunk.meta_data?.path_in_schema[0] === column)?.meta_data
-      ?.total_uncompressed_size;
-    if (size === undefined || size > parquetLimits.columnChunkBytesMax) {
+    const chunk = chunks.find(({ meta_data }) => meta_data?.path_in_schema[0] === column)?.meta_data;
+    if (!chunk || chunk.num_values !== num_rows || chunk.total_compressed_size > file.byteLength) {
+      throw corrupt(source, `row group ${group}: "${column}" does not fit its row group`);
+    }
+    if (
+      chunk.total_uncompressed_size > parquetLimits.columnChunkBytesMax ||
+      num_rows > parquetLimits.rowsMax
+    ) {
       throw new CodedError(
         'parquet-too-large',
-        `${source.name}: row group ${group}: "${column}" has ${size} bytes`,
+        `${source.name}: row group ${group} of "${column}" is too large`,
       );
     }
+    const rowEnd = rowStart + Number(num_rows);
     const where = `row group ${group}, rows ${rowStart} to ${rowEnd - 1}`;
     const rows = await readRows(
       source,

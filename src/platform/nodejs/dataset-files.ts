@@ -168,6 +168,8 @@ export async function verifyDataset(
   return { published, bytesVerified, problems };
 }
 
+let temporaryCount = 0;
+
 /**
  * Builds a dataset into `folder`, which appears only when it is whole. An existing folder is refused with
  * `already-exists`; with `force` it is replaced, if it is a dataset or empty.
@@ -179,7 +181,8 @@ export async function buildDatasetFolder(
 ): Promise<BuiltDataset> {
   const target = resolve(folder);
   const existing = await checkTarget(target, force);
-  const temporary = `${target}.${process.pid}${temporarySuffix}`;
+  temporaryCount += 1;
+  const temporary = `${target}.${process.pid}.${temporaryCount}${temporarySuffix}`;
   try {
     await rm(temporary, { recursive: true, force: true });
     await createFolder(join(temporary, 'shards'));
