@@ -10,7 +10,12 @@ import { type ChildGroup, createChildGroup, describeExit } from '../../src/cli/c
 import { type Cluster, type ClusterNode, prepareCluster } from '../../src/cli/cluster.ts';
 import { presets } from '../../src/model/config.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
-import { type AggregatorName, type CompressionName, defaultOuter, defaultTraining } from '../../src/peer/policy.ts';
+import {
+  type AggregatorName,
+  type CompressionName,
+  defaultOuter,
+  defaultTraining,
+} from '../../src/peer/policy.ts';
 import { readManifest } from '../../src/platform/nodejs/dataset-files.ts';
 import { packageFile } from '../../src/platform/nodejs/installation.ts';
 
@@ -53,7 +58,13 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     model: presets.tiny,
     datasetDirectory,
     datasetHash: hash,
-    training: { ...defaultTraining(presets.tiny), innerSteps: options.innerSteps ?? 4, batch: 2, sequence: 32, warmupSteps: 4 },
+    training: {
+      ...defaultTraining(presets.tiny),
+      innerSteps: options.innerSteps ?? 4,
+      batch: 2,
+      sequence: 32,
+      warmupSteps: 4,
+    },
     outer: defaultOuter(options.compression ?? 'int8', options.aggregator ?? 'default'),
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: 2,
@@ -80,7 +91,10 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     return node;
   };
   const describe = () =>
-    [...events].map(([name, all]) => `${name}: ${JSON.stringify(all.at(-1))}`).concat(notes.slice(-10)).join('\n');
+    [...events]
+      .map(([name, all]) => `${name}: ${JSON.stringify(all.at(-1))}`)
+      .concat(notes.slice(-10))
+      .join('\n');
   return {
     cluster,
     group,

@@ -14,12 +14,19 @@ test('three of four nodes go on after a kill -9, and the fourth catches up when 
     await harness.until('all close round 1', () => names.every((name) => lastRound(name) >= 1));
     await harness.group.get(victim)!.kill();
     const killedAt = Math.max(...others.map(lastRound));
-    await harness.until('the others close three more rounds', () => others.every((name) => lastRound(name) >= killedAt + 3));
+    await harness.until('the others close three more rounds', () =>
+      others.every((name) => lastRound(name) >= killedAt + 3),
+    );
     const seen = harness.rounds(victim).length;
     harness.start(victim);
-    await harness.until('the killed node closes rounds again', () => harness.rounds(victim).length >= seen + 2);
+    await harness.until(
+      'the killed node closes rounds again',
+      () => harness.rounds(victim).length >= seen + 2,
+    );
     const again = harness.rounds(victim).at(-1)!;
-    await harness.until('the others close that round', () => others.every((name) => lastRound(name) >= again.round));
+    await harness.until('the others close that round', () =>
+      others.every((name) => lastRound(name) >= again.round),
+    );
     assert.ok(again.round > killedAt, 'it caught up with rounds closed in its absence');
     agreedHashes(harness, names);
     const contributed = () => harness.rounds(others[0]!).at(-1)!.contributions.length;
