@@ -1,0 +1,146 @@
+/**
+ * Hostile members of the consensus scenario. Twins (Bano et al., "Twins: BFT Systems Made Robust", 2020) are the
+ * strongest: one key runs two honest replicas, each talking to another half of the network, so that together they
+ * equivocate in every possible place. The others are loud, mute, forgetful of half their peers, or say everything twice.
+ */
+import { blockHash } from '../../src/consensus/block.ts';
+import { statementDigest } from '../../src/consensus/certificate.ts';
+import { defaultLimits } from '../../src/consensus/limits.ts';
+import { leaderOf, memberSet } from '../../src/consensus/members.ts';
+import { decodeMessage, encodeMessage, type Message, type Vote } from '../../src/consensus/messages.ts';
+import { createReplica } from '../../src/consensus/replica.ts';
+import type { Block, Replica, VoteKind } from '../../src/consensus/types.ts';
+import type { NodeId } from '../../src/net/transport.ts';
+import { memoryStore } from '../../src/std/store.ts';
+import type { NodeEnv, NodeProgram } from '../cluster.ts';
+import { between, chance, pick } from '../random.ts';
+import { type ConsensusWorld, encodeRound, roundApplication } from './honest.ts';
+
+export const hostileKinds = ['silent', 'garbage', 'twins', 'double', 'half'] as const;
+export type HostileKind = (typeof hostileKinds)[number];
+
+const topic = 'consensus';
+
+/** `sides`: the halves of the network between which twins and withholders tell their peers apart. */
+export function hostileMember(
+  world: ConsensusWorld,
+  kind: HostileKind,
+  sides: readonly (readonly NodeId[])[],
+): NodeProgram {
+  return async (env) => {
+    switch (kind) {
+      case 'silent':
+        break;
+      case 'garbage':
+        speakGarbage(env);
+        break;
+      case 'twins':
+        for (const side of sides) await runReplica(world, env, side);
+        break;
+      case 'half':
+        await runReplica(world, env, sides[0]!);
+        break;
+      case 'double':
+        sayEverything(world, env);
+        break;
+    }
+    return { stop() {} };
+  };
+}
+
+/** A real replica whose words reach one side only; it hears everything. */
+async function runReplica(world: ConsensusWorld, env: NodeEnv, side: readonly NodeId[]): Promise<void> {
+  let rounds = 0;
+  const roundTimer = () => env.clock.setTimer(between(env.random, ...world.roundMs), () => replica.wake());
+  const replica: Replica = await createReplica({
+    ...world,
+    key: env.key,
+    clock: env.clock,
+    store: memoryStore(),
+    broadcast: (message) => env.publishTo(side, topic, message),
+    application: {
+      ...roundApplication(env.random, () => rounds, env),
+      decided() {
+        rounds += 1;
+        roundTimer();
+      },
+    },
+  });
+  // A twin hears its own side, and of the other what it can use: that makes the two halves drift apart.
+  env.transport.subscribe(topic, defaultLimits.messageBytesMax, (from, message) => {
+    replica.receive(from, message);
+  });
+  roundTimer();
+}
+
+/** Random bytes, damaged copies, old messages again, votes for heights that nobody has reached. */
+function speakGarbage(env: NodeEnv): void {
+  const heard: Uint8Array[] = [];
+  env.transport.subscribe(topic, defaultLimits.messageBytesMax, (_from, message) => {
+    heard.push(message);
+    if (heard.length > 200) heard.shift();
+  });
+  const again = () => {
+    const bytes = pick(env.random, [0, 1, 2]);
+    let message = new Uint8Array(Math.floor(between(env.random, 0, 300))).map(() => env.random.uint32());
+    if (bytes > 0 && heard.length > 0) {
+      message = new Uint8Array(pick(env.random, heard));
+      if (bytes === 1) message[env.random.uint32() % message.length]! ^= 1 << (env.random.uint32() % 8);
+    }
+    void env.transport.publish(topic, message);
+    env.clock.setTimer(between(env.random, 50, 2_000), again);
+  };
+  again();
+}
+
+/** Votes for every block it hears of, for the dummy too, finalizes all, and proposes twice when it leads. */
+function sayEverything(world: ConsensusWorld, env: NodeEnv): void {
+  const members = memberSet(world.members, defaultLimits.membersMax);
+  const said = new Set<string>();
+  const sign = (kind: VoteKind | 'proposal', height: number, hash: Uint8Array) =>
+    world.signatures.sign(statementDigest(world.networkId, kind, height, hash), env.key);
+  const say = (message: Message) => void env.transport.publish(topic, encodeMessage(message));
+  const vote = (kind: VoteKind, height: number, hash: Uint8Array) => {
+    const name = `${kind} ${height} ${hash}`;
+    if (said.has(name)) return;
+    said.add(name);
+    const statement: Vote = {
+      kind,
+      height,
+      blockHash: hash,
+      member: env.index,
+      signature: sign(kind, height, hash),
+    };
+    say({ type: 'vote', vote: statement });
+  };
+  const propose = (parent: Block, round: number) => {
+    const height = parent.height + 1;
+    if (leaderOf(members, height) !== env.index || said.has(`proposals ${height}`)) return;
+    said.add(`proposals ${height}`);
+    for (const note of ['one', 'two']) {
+      const parentHash = blockHash(world.networkId, parent);
+      const block: Block = {
+        height,
+        parentHeight: parent.height,
+        parentHash,
+        payload: encodeRound(round, note),
+      };
+      const hash = blockHash(world.networkId, block);
+      say({ type: 'proposal', proposal: { block, hash, signature: sign('proposal', height, hash) } });
+    }
+  };
+  env.transport.subscribe(topic, defaultLimits.messageBytesMax, (_from, message) => {
+    const decoded = decodeMessage(message, world.networkId, defaultLimits);
+    if (!decoded.ok) return;
+    const heard = decoded.value.message;
+    if (heard.type === 'proposal') {
+      const { block, hash } = heard.proposal;
+      vote('vote', block.height, hash);
+      if (chance(env.random, 0.5)) vote('dummy', block.height, new Uint8Array(32));
+      vote('finalize', block.height, hash);
+      propose(block, world.checker.rounds() + (chance(env.random, 0.5) ? 0 : 1));
+    } else if (heard.type === 'vote' && heard.vote.kind !== 'dummy') {
+      vote(heard.vote.kind, heard.vote.height, heard.vote.blockHash);
+    }
+  });
+}

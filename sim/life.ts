@@ -1,0 +1,52 @@
+/**
+ * What one life of a simulated node owns: a clock whose timers die with it, and a view of its disk that a crash cuts
+ * off between two writes. Only the disk outlives a life; everything else is amnesia.
+ */
+import type { Clock } from '../src/std/clock.ts';
+import type { Random } from '../src/std/random.ts';
+import { memoryStore, type Store } from '../src/std/store.ts';
+import { between } from './random.ts';
+
+export interface Life {
+  alive: boolean;
+}
+
+export function lifeClock(clock: Clock, life: Life): Clock {
+  return {
+    nowMs: () => clock.nowMs(),
+    setTimer: (delayMs, callback) =>
+      clock.setTimer(delayMs, () => {
+        if (life.alive) callback();
+      }),
+  };
+}
+
+export type Disk = Store;
+
+export const createDisk: () => Disk = memoryStore;
+
+/** Writes take a while; one that a crash overtakes either happened or did not, and its promise never settles. */
+export function lifeStore(
+  disk: Disk,
+  clock: Clock,
+  life: Life,
+  random: Random,
+  writeMs: readonly [number, number],
+): Store {
+  const durable = (write: () => Promise<void>) =>
+    new Promise<void>((resolve, reject) => {
+      if (!life.alive) return;
+      clock.setTimer(between(random, ...writeMs), () => {
+        if (life.alive) write().then(resolve, reject);
+      });
+    });
+  return {
+    get: (key) => disk.get(key),
+    list: (prefix) => disk.list(prefix),
+    put: (key, value) => {
+      const copy = value.slice();
+      return durable(() => disk.put(key, copy));
+    },
+    delete: (key) => durable(() => disk.delete(key)),
+  };
+}
