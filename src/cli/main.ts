@@ -4,6 +4,7 @@ import { register as registerDemo } from './demo.ts';
 import { register as registerDoctor } from './doctor.ts';
 import { register as registerGenerate } from './generate.ts';
 import { register as registerGenesis } from './genesis.ts';
+import { register as registerNetwork } from './network.ts';
 import { register as registerNode } from './node.ts';
 import { register as registerNodeStatus } from './node-status.ts';
 import { runMain } from './run-main.ts';
@@ -15,6 +16,7 @@ await runMain([
   registerSwarm,
   registerTrain,
   registerGenerate,
+  registerNetwork,
   registerNode,
   registerNodeStatus,
   registerGenesis,

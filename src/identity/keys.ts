@@ -30,6 +30,11 @@ export function keyPairFrom(secretKey: Uint8Array): KeyPair {
   return { secretKey, publicKey, nodeId: nodeIdOf(publicKey) };
 }
 
+/** Whether the bytes are a compressed public key: a point of the curve. */
+export function isPublicKey(bytes: Uint8Array): boolean {
+  return bytes.length === publicKeyBytes && secp256k1.utils.isValidPublicKey(bytes, true);
+}
+
 /** A fresh key from the platform's secure randomness (`crypto.getRandomValues`). */
 export function generateKeyPair(): KeyPair {
   return keyPairFrom(secp256k1.utils.randomSecretKey());

@@ -1,0 +1,283 @@
+/** `network create`, `network info` and `network key`: the manifest that the nodes of one network share. */
+import { randomBytes } from 'node:crypto';
+import { access } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { multiaddr } from '@multiformats/multiaddr';
+import type { Command } from 'commander';
+import { toleratedFailures } from '../consensus/members.ts';
+import { toleratedHostile } from '../diloco/aggregation/rules.ts';
+import { isPublicKey, nodeIdOf } from '../identity/keys.ts';
+import { type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
+import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
+import {
+  type AggregatorName,
+  aggregatorNames,
+  type CompressionName,
+  compressionNames,
+  defaultInnerSteps,
+  defaultOuter,
+  defaultTraining,
+} from '../peer/policy.ts';
+import { readManifest } from '../platform/nodejs/dataset-files.ts';
+import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
+import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
+import { fromHex, toHex, utf8 } from '../std/bytes.ts';
+import { CodedError } from '../std/outcome.ts';
+import { action, type CommandResult, commandGroup, defineCommand } from './command.ts';
+import { checkVocabulary, datasetFor, readNetwork } from './dataset-choice.ts';
+import { UsageError } from './errors.ts';
+import { collect, decimal, integer, oneOf } from './parse.ts';
+import { formatCount } from './progress.ts';
+import { chooseTraining } from './training-choice.ts';
+
+interface NetworkCreateOptions {
+  readonly name: string;
+  readonly preset: PresetName;
+  readonly dataset?: string;
+  readonly member?: readonly string[];
+  readonly data: string;
+  readonly innerSteps: number;
+  readonly batch?: number;
+  readonly learningRate?: number;
+  readonly totalSteps?: number;
+  readonly aggregator: AggregatorName;
+  readonly compression: CompressionName;
+  readonly bootstrap?: readonly string[];
+  readonly out: string;
+  readonly force?: boolean;
+}
+
+const dataDefault = join(homedir(), '.neuroshard');
+const nameLengthMax = 64;
+const membersMax = 256;
+const addressesMax = 64;
+
+export function register(program: Command): void {
+  const group = commandGroup(program, 'network', 'make and read the manifest of a network');
+  registerCreate(group);
+  defineCommand(group, {
+    name: 'info',
+    summary: 'show what a network manifest says',
+    description:
+      'Checks the manifest and its signature, and shows the model, the policy, the members and what they withstand.',
+    examples: [['network info network.json', 'what nodes with this file will do']],
+  })
+    .argument('<file>', 'the network manifest')
+    .action(action(async (_options, _run, file) => describeNetwork(await readNetwork(file!))));
+  defineCommand(group, {
+    name: 'key',
+    summary: "show this node's public key",
+    description:
+      'Shows the public key of a data folder, and makes the key if there is none yet. Give it to whoever creates the ' +
+      'network, to become a member: members vote on which contributions count. Everyone else may train too.',
+    examples: [['network key', 'of the usual data folder']],
+  })
+    .option('--data <folder>', 'data folder of the node', dataDefault)
+    .action(action<{ data: string }>(({ data }) => networkKey(data)));
+}
+
+function registerCreate(group: Command): void {
+  const names = Object.keys(presets) as PresetName[];
+  defineCommand(group, {
+    name: 'create',
+    summary: 'found a network: write its manifest',
+    description:
+      'Writes the signed manifest that every node of the network starts with: model, dataset, training policy, and the ' +
+      'members who vote on which contributions count. The network id is its hash; bootstrap addresses are not part of it.',
+    examples: [
+      ['network create --name books', 'you are the only member; others may train and do not vote'],
+      [
+        'network create --name books --member 02ab… --member 03cd… --bootstrap /ip4/203.0.113.5/tcp/4001',
+        'these members (network key shows a key), and where to begin',
+      ],
+    ],
+  })
+    .requiredOption('--name <name>', 'what the network is called')
+    .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
+    .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
+    .option('--member <key>', 'public key of a member in hex, repeatable (default: your own)', collect)
+    .option('--data <folder>', 'data folder whose key signs; made if there is none', dataDefault)
+    .option(
+      '--inner-steps <count>',
+      'H: optimizer steps between two exchanges',
+      integer('--inner-steps', { min: 1, max: 1_000_000 }),
+      defaultInnerSteps,
+    )
+    .option(
+      '--batch <sequences>',
+      "sequences of a node's batch (default: the preset's)",
+      integer('--batch', { min: 1, max: 4096 }),
+    )
+    .option(
+      '--learning-rate <rate>',
+      "peak inner learning rate (default: the preset's)",
+      decimal('--learning-rate', { min: 1e-12, max: 1e3 }),
+    )
+    .option(
+      '--total-steps <count>',
+      'inner steps over which the rate decays',
+      integer('--total-steps', { min: 1, max: 1_000_000_000 }),
+    )
+    .option(
+      '--aggregator <name>',
+      aggregatorNames.join(', '),
+      oneOf('aggregator', aggregatorNames),
+      'default',
+    )
+    .option(
+      '--compression <name>',
+      compressionNames.join(', '),
+      oneOf('compression', compressionNames),
+      'int8',
+    )
+    .option('--bootstrap <address>', 'address of a node to begin with, repeatable', collect)
+    .option('--out <file>', 'where to write it', 'network.json')
+    .option('--force', 'replace an existing file')
+    .action(action<NetworkCreateOptions>(networkCreate));
+}
+
+async function networkCreate(options: NetworkCreateOptions): Promise<CommandResult> {
+  const { name, compression, aggregator, out } = options;
+  const bootstrap = checkBootstrap(options.bootstrap ?? []);
+  const named = options.member === undefined ? undefined : parseMembers(options.member);
+  if (name.length === 0 || name.length > nameLengthMax)
+    throw new UsageError('bad-name', `--name has 1 to ${nameLengthMax} characters, not ${name.length}`);
+  if (!options.force) await refuseExisting(out);
+  const model = presetConfig(options.preset);
+  const { manifest, hash } = await readManifest(await datasetFor(model.vocabulary, options.dataset));
+  checkVocabulary(model, { manifest });
+  await createFolder(options.data, 0o700);
+  const key = await loadOrCreateKeyFile(keyFile(options.data));
+  const { innerSteps, batch, learningRate, totalSteps = defaultTraining(model).totalSteps } = options;
+  const choice = { innerSteps, totalSteps, ...(batch && { batch }), ...(learningRate && { learningRate }) };
+  const document = createNetworkDocument(
+    {
+      name,
+      seed: randomBytes(32),
+      model,
+      dataset: hash,
+      training: chooseTraining(model, choice),
+      outer: defaultOuter(compression, aggregator),
+      members: (named ?? [key.publicKey]).map((publicKey) => ({ publicKey, weight: 1 })),
+      bootstrap,
+    },
+    key,
+  );
+  const network = requireNetwork(document, out);
+  await writeFileAtomic(out, utf8(document));
+  const { json, text } = describeNetwork(network);
+  return {
+    json: { file: out, ...json, publicKey: toHex(key.publicKey) },
+    text: `${out}\n${text}\nown key       ${toHex(key.publicKey)}`,
+  };
+}
+
+function keyFile(data: string): string {
+  return join(data, 'node.key');
+}
+
+async function networkKey(data: string): Promise<CommandResult> {
+  await createFolder(data, 0o700);
+  const { publicKey, nodeId } = await loadOrCreateKeyFile(keyFile(data));
+  const json = { publicKey: toHex(publicKey), nodeId };
+  return { json, text: `public key    ${json.publicKey}\nnode id       ${nodeId}` };
+}
+
+function parseMembers(keys: readonly string[]): Uint8Array[] {
+  const members = new Map<string, Uint8Array>();
+  if (keys.length > membersMax)
+    throw new UsageError('bad-member', `at most ${membersMax} members, not ${keys.length}`);
+  for (const text of keys) {
+    const bytes = /^(?:[0-9a-f]{2})+$/i.test(text) ? fromHex(text) : new Uint8Array();
+    const shown = text.length > 70 ? `${text.slice(0, 70)}…` : text;
+    if (!isPublicKey(bytes))
+      throw new UsageError(
+        'bad-member',
+        `--member is a public key (66 hex digits, see network key), not '${shown}'`,
+      );
+    if (members.has(toHex(bytes))) throw new UsageError('bad-member', `--member ${shown} is named twice`);
+    members.set(toHex(bytes), bytes);
+  }
+  return [...members.values()];
+}
+
+function checkBootstrap(addresses: readonly string[]): readonly string[] {
+  if (addresses.length > addressesMax)
+    throw new UsageError(
+      'bad-address',
+      `at most ${addressesMax} bootstrap addresses, not ${addresses.length}`,
+    );
+  for (const address of addresses) {
+    try {
+      multiaddr(address);
+    } catch {
+      const hint = 'such as /ip4/203.0.113.5/tcp/4001';
+      throw new UsageError(
+        'bad-address',
+        `--bootstrap is a multiaddress ${hint}, not '${address.slice(0, 80)}'`,
+      );
+    }
+  }
+  return addresses;
+}
+
+async function refuseExisting(file: string): Promise<void> {
+  const there = await access(file).then(
+    () => true,
+    () => false,
+  );
+  if (!there) return;
+  const reason = 'a network whose manifest is lost cannot be joined again';
+  throw new CodedError(
+    'already-exists',
+    `${file} already exists (${reason}): choose another --out, or --force`,
+  );
+}
+
+/** A network for people and for machines. */
+export function describeNetwork(
+  network: NetworkManifest,
+): Pick<CommandResult, 'json' | 'text'> & { json: object } {
+  const { model, training, outer, members } = network;
+  const failures = toleratedFailures(members);
+  const hostile = toleratedHostile(outer.aggregator, outer.compression, members.length);
+  const json = {
+    networkId: toHex(network.networkId),
+    name: network.name,
+    parameters: parameterCount(model),
+    model,
+    dataset: network.dataset,
+    training,
+    outer,
+    members: members.map(({ nodeId, publicKey, weight }) => ({
+      nodeId,
+      publicKey: toHex(publicKey),
+      weight,
+    })),
+    founder: nodeIdOf(network.founder),
+    bootstrap: network.bootstrap,
+    tolerance: { members: members.length, failures, contributions: members.length, hostile },
+  };
+  const lines = [
+    ['network', `${json.networkId}`],
+    ['name', network.name],
+    ['model', `${model.layers} layers × ${model.width}, ${formatCount(json.parameters)} parameters`],
+    ['dataset', network.dataset],
+    ['round', `${training.innerSteps} inner steps of ${training.batch} × ${training.sequence} tokens`],
+    ['exchange', `${outer.compression}, aggregated by ${outer.aggregator}`],
+    ['members', `${members.length}: ${describeFailures(members.length, failures)}`],
+    ['contributions', `of ${members.length} in a round ${describeHostile(hostile)}`],
+    ['bootstrap', network.bootstrap.join(', ') || 'no addresses: give them with node start --bootstrap'],
+  ];
+  return { json, text: lines.map(([name, value]) => `${name!.padEnd(14)}${value}`).join('\n') };
+}
+
+function describeFailures(members: number, failures: number): string {
+  if (failures > 0) return `${failures} may fail or lie, and rounds still close`;
+  return members === 1 ? 'rounds close while it runs' : 'rounds close only while all of them run';
+}
+
+function describeHostile(hostile: number): string {
+  return hostile > 0 ? `${hostile} may be hostile` : 'none may be hostile';
+}
