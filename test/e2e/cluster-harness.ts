@@ -6,7 +6,12 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type ChildGroup, createChildGroup, describeExit } from '../../src/cli/child-nodes.ts';
+import {
+  type ChildGroup,
+  type ChildSpec,
+  createChildGroup,
+  describeExit,
+} from '../../src/cli/child-nodes.ts';
 import { type Cluster, type ClusterNode, prepareCluster } from '../../src/cli/cluster.ts';
 import { presets } from '../../src/model/config.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
@@ -42,6 +47,8 @@ export interface Harness {
   until(what: string, condition: () => boolean, limitMs?: number): Promise<void>;
   startAll(): void;
   start(name: string): void;
+  /** A node beside the cluster's own; its events are kept under its name. */
+  startSpec(spec: ChildSpec): void;
   close(): Promise<void>;
 }
 
@@ -119,6 +126,10 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
       for (const { spec } of cluster.nodes) group.start(spec);
     },
     start: (name) => void group.start(specOf(name).spec),
+    startSpec: (spec) => {
+      events.set(spec.name, []);
+      group.start(spec);
+    },
     close: async () => {
       await group.stopAll();
       await rm(directory, { recursive: true, force: true });
