@@ -40,6 +40,7 @@ export interface BatchPlace {
   readonly offsets: readonly number[];
 }
 
+/** Of a held-out batch, whose rows may lie in several shards, `shard` is the first row's. */
 export interface Batch extends BatchPlace {
   /** Input ids, row-major [batch, sequence]. */
   readonly tokens: Int32Array;
@@ -62,19 +63,37 @@ export function shardFor(nodeId: string, k: number, total: number): number {
   return (start + (k % total)) % total;
 }
 
+interface TrainingSide {
+  readonly shards: readonly number[];
+  /** Of the smallest training shard. */
+  readonly tokensMin: number;
+}
+
+/** Once for each manifest: it may list 65,536 shards, and every microbatch of every peer is checked. */
+const trainingSides = new WeakMap<DatasetManifest, TrainingSide>();
+
+function trainingSideOf(manifest: DatasetManifest): TrainingSide {
+  const known = trainingSides.get(manifest);
+  if (known) return known;
+  const shards = trainingShards(manifest);
+  let tokensMin = Number.POSITIVE_INFINITY;
+  for (const shard of shards) tokensMin = Math.min(tokensMin, must(manifest.shards[shard], 'shard').tokens);
+  const side = { shards, tokensMin };
+  trainingSides.set(manifest, side);
+  return side;
+}
+
 /**
  * Shards finished before a batch. A shard holds `batchesPerShard` batches of windows that do not overlap, taken from
  * the smallest training shard, so that k follows from (round, step, index) with no history:
  * n = ((round·innerSteps + step)·microbatches + index), k = ⌊n / batchesPerShard⌋.
  * A node that leaves out steps leaves out their windows; its position is still that of the round.
  */
-function position(manifest: DatasetManifest, shards: readonly number[], id: BatchId, plan: SamplingPlan) {
+function position(tokensMin: number, id: BatchId, plan: SamplingPlan) {
   const microbatches = plan.microbatches ?? 1;
   const index = id.index ?? 0;
   assert(id.round >= 0 && id.step >= 0 && id.step < plan.innerSteps, 'sampler: round or step');
   assert(index >= 0 && index < microbatches && plan.batch > 0 && plan.sequence > 0, 'sampler: index or plan');
-  let tokensMin = Number.POSITIVE_INFINITY;
-  for (const shard of shards) tokensMin = Math.min(tokensMin, must(manifest.shards[shard], 'shard').tokens);
   const windows = Math.floor((tokensMin - 1) / plan.sequence);
   if (windows < 1) throw tooShort(plan.sequence, tokensMin);
   const batchesPerShard = Math.max(1, Math.floor(windows / plan.batch));
@@ -99,8 +118,8 @@ export function batchPlace(
   id: BatchId,
   plan: SamplingPlan,
 ): BatchPlace {
-  const shards = trainingShards(manifest);
-  const { k, batchInShard } = position(manifest, shards, id, plan);
+  const { shards, tokensMin } = trainingSideOf(manifest);
+  const { k, batchInShard } = position(tokensMin, id, plan);
   const shard = must(shards[shardFor(id.nodeId, k, shards.length)], 'training shard');
   const { tokens } = must(manifest.shards[shard], 'shard');
   const seed = taggedHash('neuroshard/sampler/1', utf8(`${datasetHash}/${id.nodeId}/${k}/${plan.sequence}`));

@@ -87,7 +87,8 @@ export function httpSource(url: string): ByteSource {
       }
     },
     byteLength: async () => {
-      const response = await request(url, { headers: { range: 'bytes=0-0' } });
+      const signal = AbortSignal.timeout(requestTimeoutMs);
+      const response = await request(url, { headers: { range: 'bytes=0-0' }, signal });
       await response.body?.cancel();
       const total = /^bytes \d+-\d+\/(\d+)$/.exec(response.headers.get('content-range') ?? '')?.[1];
       if (response.status !== 206 || !total)
