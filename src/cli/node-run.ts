@@ -20,6 +20,7 @@ import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
 import { loadDataset } from '../platform/nodejs/dataset-files.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
+import { lockFolder } from '../platform/nodejs/folder-lock.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
 import { packageVersion } from '../platform/nodejs/installation.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
@@ -87,6 +88,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   const document = await readText(options.networkFile);
   const network = requireNetwork(document, options.networkFile);
   await createFolder(options.directory, 0o700);
+  stack.defer(lockFolder(options.directory));
   // The snapshots beside it mean nothing without it.
   await writeFileAtomic(join(options.directory, 'network.json'), utf8(document));
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
