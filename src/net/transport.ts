@@ -13,7 +13,7 @@ export type NodeId = string;
  * Takes one announcement. `from` is the authenticated peer that handed it to us: in a small network its author, in
  * a large one perhaps a forwarder, so authorship is for the payload's own signature to prove. Returning false says
  * that the message breaks the rules: it is not passed on and `from` is scored, which is fair, because an honest
- * forwarder would have refused it too.
+ * forwarder would have refused it too. Calling `penalize` before returning does the same.
  */
 // biome-ignore lint/suspicious/noConfusingVoidType: most handlers return nothing at all.
 export type TopicHandler = (from: NodeId, message: Uint8Array) => boolean | void;

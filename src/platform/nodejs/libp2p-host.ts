@@ -93,18 +93,70 @@ export async function createLibp2pTransport(options: Libp2pTransportOptions): Pr
 
 async function createHost(options: Libp2pTransportOptions): Promise<Host> {
   const { clock, localSwarm = false } = options;
-  const self = options.key.nodeId;
   const networkPrefix = toHex(sha256(utf8(options.networkId)).subarray(0, 4));
   const scores = createPeerScores(clock, options.scorePolicy);
   const rates = createRateLimiter(clock);
   const traffic = createTrafficMeter();
-  const node = await createLibp2pNode({
+  const node = await createNode(options, networkPrefix, scores, traffic);
+  const streamsMax = streamsPerProtocolMax;
+  const connections = createConnections({ libp2p: node.libp2p, clock, localSwarm, streamsMax });
+  let offences = 0;
+  const penalize = (peer: NodeId, code: string) => {
+    offences += 1;
+    if (scores.penalize(peer, code)) connections.hangUp(peer);
+  };
+  const client = createRequestClient({
+    clock,
+    penalize,
+    openStream: (peer, protocol, signal) =>
+      connections.openStream(peer, wireId(networkPrefix, protocol), signal),
+  });
+  const { dialer, directory } = createAcquaintance(options, scores, connections, client, penalize);
+  const topics = createTopics({
+    gossip: node.gossip,
+    prefix: `${networkPrefix}/`,
+    rates,
+    nodeOf(peer) {
+      const id = nodeOfPeer(peer);
+      return id !== null && directory.hasGreeted(id) ? id : null;
+    },
+    isFullMesh: directory.isFullMesh,
+    penalize,
+    offences: () => offences,
+  });
+  return {
+    options,
+    self: options.key.nodeId,
+    networkPrefix,
+    node,
+    scores,
+    rates,
+    traffic,
+    connections,
+    client,
+    dialer,
+    directory,
+    topics,
+    serving: new Map(),
+    penalize,
+    onError: options.onError ?? (() => {}),
+    isClosed: false,
+  };
+}
+
+function createNode(
+  options: Libp2pTransportOptions,
+  networkPrefix: string,
+  scores: PeerScores,
+  traffic: TrafficMeter,
+): Promise<Libp2pNode> {
+  return createLibp2pNode({
     secretKey: options.key.secretKey,
     listen: options.listen,
     networkPrefix,
     mdns: options.mdns ?? false,
     upnp: options.upnp ?? false,
-    localSwarm,
+    localSwarm: options.localSwarm ?? false,
     relayServer: options.relay?.server ?? false,
     relayClient: options.relay?.client ?? false,
     connectionsMax: options.connectionsMax ?? 64,
@@ -114,17 +166,18 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
       return id !== null && scores.isRefused(id);
     },
   });
-  const streamsMax = streamsPerProtocolMax;
-  const connections = createConnections({ libp2p: node.libp2p, clock, localSwarm, streamsMax });
-  const penalize = (peer: NodeId, code: string) => {
-    if (scores.penalize(peer, code)) connections.hangUp(peer);
-  };
-  const client = createRequestClient({
-    clock,
-    penalize,
-    openStream: (peer, protocol, signal) =>
-      connections.openStream(peer, wireId(networkPrefix, protocol), signal),
-  });
+}
+
+/** Whom we know and whom we dial: each tells the other. */
+function createAcquaintance(
+  options: Libp2pTransportOptions,
+  scores: PeerScores,
+  connections: Connections,
+  client: RequestClient,
+  penalize: (peer: NodeId, code: string) => void,
+): { readonly dialer: Dialer; readonly directory: PeerDirectory } {
+  const { clock, localSwarm } = options;
+  const self = options.key.nodeId;
   const dialer = createDialer({
     clock,
     uniform: () => randomInt(2 ** 32) / 2 ** 32,
@@ -147,35 +200,7 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
     hangUp: connections.hangUp,
     penalize,
   });
-  const topics = createTopics({
-    gossip: node.gossip,
-    prefix: `${networkPrefix}/`,
-    rates,
-    nodeOf(peer) {
-      const id = nodeOfPeer(peer);
-      return id !== null && directory.hasGreeted(id) ? id : null;
-    },
-    isFullMesh: directory.isFullMesh,
-    penalize,
-  });
-  return {
-    options,
-    self,
-    networkPrefix,
-    node,
-    scores,
-    rates,
-    traffic,
-    connections,
-    client,
-    dialer,
-    directory,
-    topics,
-    serving: new Map(),
-    penalize,
-    onError: options.onError ?? (() => {}),
-    isClosed: false,
-  };
+  return { dialer, directory };
 }
 
 /** Networks never answer each other: the prefix is in every protocol's name. */

@@ -47,9 +47,12 @@ interface Entry {
   /** Version of our own neighbours that this peer has been told. */
   toldVersion: number;
   greetings: number;
+  /** Nodes it has told us of, so that nobody makes us dial half the world. */
+  readonly introduced: Set<NodeId>;
 }
 
 const greetingsMax = 3;
+const introductionsMax = 64;
 const greetAgainMs = 1_000;
 /** Changes that come together are told together. */
 const tellAfterMs = 100;
@@ -72,6 +75,7 @@ export function createPeerDirectory(options: PeerDirectoryOptions): PeerDirector
       neighbours: null,
       toldVersion: -1,
       greetings: 0,
+      introduced: new Set(),
     };
     entries.set(peer, entry);
     return entry;
@@ -105,7 +109,10 @@ export function createPeerDirectory(options: PeerDirectoryOptions): PeerDirector
     announce(peer, entry);
     neighbours?.forEach((neighbour, index) => {
       const node = nodes![index]!;
-      if (node !== self && !entries.get(node)?.greeted) options.onIntroduction(node, neighbour);
+      if (node === self || entries.get(node)?.greeted) return;
+      if (entry.introduced.size >= introductionsMax && !entry.introduced.has(node)) return;
+      entry.introduced.add(node);
+      options.onIntroduction(node, neighbour);
     });
     return decoded;
   }

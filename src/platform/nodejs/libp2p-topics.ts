@@ -48,6 +48,8 @@ export interface TopicsOptions {
   /** Whether every node is connected to every other, so that nothing needs passing on. */
   readonly isFullMesh: () => boolean;
   readonly penalize: (peer: NodeId, code: string) => void;
+  /** How often anybody has been penalised so far. */
+  readonly offences: () => number;
 }
 
 export interface Topics {
@@ -80,18 +82,19 @@ export function createTopics(options: TopicsOptions): Topics {
       options.penalize(from, 'refused');
       return TopicValidatorResult.Ignore;
     }
+    const offencesBefore = options.offences();
     const message = data.subarray(nonceBytes);
-    let isValid = data.length >= nonceBytes;
-    if (!isValid) options.penalize(from, 'malformed');
-    for (const { bytesMax, handler } of isValid ? [...(subscriptions.get(topic) ?? [])] : []) {
-      const code =
-        message.length > bytesMax ? 'too-large' : handler(from, message) === false ? 'invalid' : null;
-      if (code === null) continue;
-      options.penalize(from, code);
-      isValid = false;
-    }
-    if (!isValid) return TopicValidatorResult.Reject;
+    if (data.length < nonceBytes) options.penalize(from, 'malformed');
+    else
+      for (const subscription of [...(subscriptions.get(topic) ?? [])]) deliver(subscription, from, message);
+    // A handler may penalise by itself: what it did not like is not passed on either.
+    if (options.offences() !== offencesBefore) return TopicValidatorResult.Reject;
     return options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
+  }
+
+  function deliver({ bytesMax, handler }: Subscription, from: NodeId, message: Uint8Array): void {
+    if (message.length > bytesMax) options.penalize(from, 'too-large');
+    else if (handler(from, message) === false) options.penalize(from, 'invalid');
   }
 
   /** What the class has beneath its interface, by peer id. */

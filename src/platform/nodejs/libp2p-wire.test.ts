@@ -220,6 +220,30 @@ it('forwards messages between nodes that cannot be connected to each other', asy
   assert.ok(taken.includes(`${middle.self} ${left!.self} ${hex}`));
 });
 
+it('does not forward what its own handler penalised, and parts with who sent it', async () => {
+  const middle = await start({ scorePolicy: { ...onePenalty, otherPoints: 100 } });
+  const [left, right] = await Promise.all(
+    [0, 1].map(() => start({ listen: [], bootstrap: middle.addresses() })),
+  );
+  await until(() => middle.peers().length === 2, 'a line');
+  let judged = 0;
+  let passedOn = 0;
+  middle.subscribe('judged', 100, (from) => {
+    judged += 1;
+    middle.penalize(from, 'made-up');
+  });
+  right!.subscribe('judged', 100, () => {
+    passedOn += 1;
+  });
+  for (let i = 0; i < 50 && judged === 0; i++) {
+    await left!.publish('judged', new Uint8Array([i]));
+    await pause(100);
+  }
+  await until(() => middle.peers().length === 1, 'the sender to be refused');
+  await pause(300);
+  assert.deepEqual([judged, passedOn, middle.peers()], [1, 0, [right!.self]]);
+});
+
 it('nodes that all dial each other at once, by addresses without ids, form one mesh', async () => {
   const holders = await Promise.all([0, 1, 2, 3].map(() => holdPort()));
   const listen = holders.map(({ port }) => `/ip4/127.0.0.1/tcp/${port}`);
