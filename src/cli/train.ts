@@ -4,8 +4,8 @@ import type { Command } from 'commander';
 import { type PresetName, presetConfig, presets } from '../model/config.ts';
 import type { BaselineReport, CurvePoint } from '../peer/baseline.ts';
 import { demoInnerSteps } from '../peer/policy.ts';
-import { CodedError } from '../std/outcome.ts';
 import { action, type CommandResult, type CommandRun, defineCommand } from './command.ts';
+import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatCount, formatDuration } from './progress.ts';
 import type { AloneOptions } from './train-run.ts';
@@ -90,7 +90,7 @@ export function register(program: Command): void {
 
 async function train(options: TrainOptions, run: CommandRun): Promise<CommandResult> {
   if (options.steps !== undefined && options.tokens !== undefined)
-    throw new CodedError('bad-options', 'either --steps or --tokens, not both');
+    throw new UsageError('bad-options', 'either --steps or --tokens, not both');
   const { trainAlone } = await import('./train-run.ts');
   let bar: ReturnType<CommandRun['progress']> | undefined;
   let note = '';
