@@ -9,6 +9,7 @@ import { fromHex, toHex } from '../std/bytes.ts';
 import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
+import type { Store } from '../std/store.ts';
 
 /** Bytes of one response: STACK's fastest piece. */
 export const blobChunkBytes = 1024 * 1024;
@@ -17,16 +18,44 @@ const roundsServed = 2;
 
 export interface BlobShelf {
   put(round: number, hash: HashHex, blob: Uint8Array): void;
+  /** Like `put`, and durable: this node's own blob is needed again when everybody has lost the round at once. */
+  keep(round: number, hash: HashHex, blob: Uint8Array): Promise<void>;
+  /** In memory only. */
   get(hash: HashHex): Uint8Array | undefined;
+  /** In memory, or kept durably. */
+  find(hash: HashHex): Promise<Uint8Array | undefined>;
   /** Drops what is no longer served once `round` has begun. */
   beginRound(round: number): void;
 }
 
-export function createBlobShelf(): BlobShelf {
+/** Own blobs kept on disk: as many rounds back as a node started again may have to go, within a bound. */
+const ownRoundsKept = 64;
+const ownBytesMax = 512 * 1024 * 1024;
+const ownPrefix = 'blob/';
+
+function ownKey(round: number, hash: HashHex): string {
+  return `${ownPrefix}${String(round).padStart(12, '0')}/${hash}`;
+}
+
+export function createBlobShelf(store: Store): BlobShelf {
   const shelf = new Map<HashHex, { round: number; blob: Uint8Array }>();
+  const put = (round: number, hash: HashHex, blob: Uint8Array) => void shelf.set(hash, { round, blob });
   return {
-    put: (round, hash, blob) => void shelf.set(hash, { round, blob }),
+    put,
+    keep: async (round, hash, blob) => {
+      put(round, hash, blob);
+      const kept = Math.max(1, Math.min(ownRoundsKept, Math.floor(ownBytesMax / blob.length)));
+      await store.put(ownKey(round, hash), blob);
+      const keys = await store.list(ownPrefix);
+      for (const key of keys.slice(0, -kept)) await store.delete(key);
+    },
     get: (hash) => shelf.get(hash)?.blob,
+    find: async (hash) => {
+      const held = shelf.get(hash)?.blob;
+      if (held) return held;
+      const key = (await store.list(ownPrefix)).find((one) => one.endsWith(`/${hash}`));
+      return key === undefined ? undefined : store.get(key);
+    },
     beginRound: (round) => {
       for (const [hash, entry] of shelf) if (entry.round + roundsServed < round) shelf.delete(hash);
     },
@@ -46,7 +75,7 @@ export function serveBlobs(transport: Transport, shelf: BlobShelf): () => void {
     const parsed = requestSchema.safeParse(decoded.value);
     if (!parsed.success) return reject('malformed');
     const [hash, offset] = parsed.data;
-    const blob = shelf.get(toHex(hash));
+    const blob = await shelf.find(toHex(hash));
     if (!blob) return reject('unknown-blob');
     if (offset >= blob.length) return reject('bad-offset');
     return accept(blob.subarray(offset, offset + blobChunkBytes));

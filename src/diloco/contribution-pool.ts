@@ -19,6 +19,8 @@ export interface PoolOptions {
   readonly blobBytes: number;
   /** Batches a node can have trained in one round. */
   readonly batchesMax: number;
+  /** Whose announcements always find room. */
+  readonly memberIds: readonly NodeId[];
   readonly onChange: () => void;
   readonly onRejected: (round: number, node: NodeId, code: string) => void;
 }
@@ -38,15 +40,18 @@ export interface ContributionPool {
   valid(): readonly PoolEntry[];
   /** Nodes whose contribution to this round is settled, valid or not. */
   settled(): ReadonlySet<NodeId>;
+  /** Ends the fetches under way. */
+  close(): void;
 }
 
-/** Nodes whose announcements are kept for one round; members come first by coming in time, others by luck. */
-const announcersMax = 64;
+/** Nodes besides the members whose announcements are kept for one round: keys cost nothing, so there may be any number. */
+const strangersMax = 64;
 const roundsAheadMax = 2;
 /** Peers asked for one blob besides its announcer. */
 const fallbackPeersMax = 4;
 
 export function createContributionPool(options: PoolOptions): ContributionPool {
+  const members = new Set(options.memberIds);
   let round = -1;
   let base: HashHex = '';
   /** The first announcement of each node for this round; a second, different one never replaces it. */
@@ -57,6 +62,14 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   let pending = new Map<string, Promise<Outcome<Uint8Array>>>();
   const early = new Map<NodeId, Announcement>();
   let generation = new AbortController();
+
+  /** Whether `known` has room for one more entry of this node. */
+  const hasRoom = (known: ReadonlyMap<NodeId, unknown> | ReadonlySet<NodeId>, node: NodeId) => {
+    if (members.has(node) || known.has(node)) return true;
+    let strangers = 0;
+    for (const other of known.keys()) if (!members.has(other)) strangers++;
+    return strangers < strangersMax;
+  };
 
   const begin = (nextRound: number, nextBase: HashHex) => {
     generation.abort();
@@ -85,7 +98,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
 
   const offer = (one: Announcement, from: NodeId): Outcome<void> => {
     if (one.round > round && one.round <= round + roundsAheadMax) {
-      if (early.size < announcersMax || early.has(one.nodeId)) early.set(one.nodeId, one);
+      if (hasRoom(early, one.nodeId)) early.set(one.nodeId, one);
       return accept(undefined);
     }
     const checked = check(one);
@@ -95,14 +108,14 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     }
     const known = announced.get(one.nodeId);
     if (known) return known.blobHash === one.blobHash ? accept(undefined) : reject('equivocation');
-    if (announced.size >= announcersMax) return reject('too-many-contributors');
+    if (!hasRoom(announced, one.nodeId)) return reject('too-many-contributors');
     announced.set(one.nodeId, one);
     void obtain(one, from);
     return accept(undefined);
   };
 
   const settle = (node: NodeId, code: string) => {
-    if (settled.has(node)) return;
+    if (settled.has(node) || !hasRoom(settled, node)) return;
     settled.add(node);
     options.onRejected(round, node, code);
     options.onChange();
@@ -114,11 +127,12 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     const key = `${one.nodeId}/${one.blobHash}`;
     const known = pending.get(key);
     if (known) return known;
-    const attempt = fetchAndScreen(one, hint, generation.signal);
-    const forRound = round;
+    const { signal } = generation;
+    const attempt = fetchAndScreen(one, hint, signal);
     pending.set(key, attempt);
     void attempt.then((outcome) => {
-      if (round !== forRound) return;
+      // Another round, or the same one begun again on another base.
+      if (signal.aborted) return;
       if (outcome.ok) {
         if (!valid.has(one.nodeId)) {
           valid.set(one.nodeId, { announcement: one, validAtMs: options.clock.nowMs() });
@@ -135,7 +149,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   };
 
   const fetchAndScreen = async (one: Announcement, hint: NodeId | undefined, signal: AbortSignal) => {
-    const held = options.shelf.get(one.blobHash);
+    const held = await options.shelf.find(one.blobHash);
     if (held) return screenAndKeep(one, held);
     let last: Outcome<Uint8Array> = reject('blob-unavailable');
     for (const peer of candidates(one.nodeId, hint)) {
@@ -175,6 +189,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     obtain,
     valid: () => [...valid.values()],
     settled: () => settled,
+    close: () => generation.abort(),
   };
 }
 

@@ -114,7 +114,7 @@ export async function createLocalReplica(
       blobBytes: blobBytes(outer.compression, flat),
       stateLeaves: leafCount(flat),
     }),
-    position: async () => position,
+    position: async () => ({ ...position, contributed }),
     trainStep: (batches, learningRate) =>
       inOrder(async () => {
         assert(!contributed, 'no step after the contribution of a round');

@@ -27,6 +27,17 @@ export interface Position {
   readonly stateHash: HashHex;
 }
 
+/** Where a replica stands, and whether it has already made its contribution to the round. */
+export interface Standing extends Position {
+  readonly contributed: boolean;
+}
+
+/** A position as it is now. */
+export interface Standing extends Position {
+  /** Whether the contribution of this round is made: it takes no further step. */
+  readonly contributed: boolean;
+}
+
 export interface Contribution {
   readonly blob: Uint8Array;
   readonly blobHash: HashHex;
@@ -96,7 +107,7 @@ export type WeightsChoice = 'base' | 'weights';
 
 export interface StageReplica {
   info(): Promise<ReplicaInfo>;
-  position(): Promise<Position>;
+  position(): Promise<Standing>;
   /** One inner step at the rate of the schedule. */
   trainStep(batches: readonly Batch[], learningRate: number): Promise<StepResult>;
   /** Mean loss over the batches: of w_r unless the local weights are asked for. */

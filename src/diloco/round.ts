@@ -50,7 +50,9 @@ export interface RoundCoordinator {
    * must fetch a state). Rejects when the signal aborts.
    */
   decision(signal: AbortSignal): Promise<RoundList | undefined>;
-  /** Whether the list of this round is decided, or a later one: training on is in vain. */
+  /** What the decided list of this round says of this node, if it is decided and names it. */
+  ownShare(): Announcement | undefined;
+  /** Whether the list of this round is decided, or a later one. */
   isDecided(): boolean;
   /** The newest round whose list this node has seen decided; −1 before the first. */
   newestDecided(): number;
@@ -58,8 +60,8 @@ export interface RoundCoordinator {
   isLate(): boolean;
   /** Contributions of the round that are here and valid, own included. */
   contributions(): readonly Announcement[];
-  /** Blobs of a decided list, in its order; undefined when one cannot be had from anyone. */
-  blobsOf(list: RoundList): Promise<readonly Uint8Array[] | undefined>;
+  /** Blobs of a decided list, in its order; undefined when one cannot be had from anyone, or the signal aborts. */
+  blobsOf(list: RoundList, signal: AbortSignal): Promise<readonly Uint8Array[] | undefined>;
   close(): void;
 }
 
@@ -74,6 +76,9 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
   let round = -1;
   let base: HashHex = '';
   let startedMs = 0;
+  /** Whether this node began the round with the others, so that arrivals tell how long a round takes. */
+  let onTime = true;
+  let closed = false;
   let newestDecided = -1;
   let cancelTimer = () => {};
   let lastContributors = new Set<NodeId>();
@@ -97,7 +102,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     cancelTimer();
     cancelTimer = () => {};
     wakeWaiting();
-    if (round < 0 || pool.valid().length === 0 || newestDecided >= round) return;
+    if (closed || round < 0 || pool.valid().length === 0 || newestDecided >= round) return;
     const settled = pool.settled();
     if (expected().every((node) => settled.has(node))) return options.wake();
     const dueMs = deadline.collectingMs(arrivals(), options.memberIds.length);
@@ -133,7 +138,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     const decoded = decodeRoundList(networkId, payload);
     if (!decoded.ok) return false;
     const list = decoded.value;
-    if (carriesRound(context, list.round)) return false;
+    if (list.round <= newestDecided || carriesRound(context, list.round)) return false;
     if (!(await reached(list.round, context.signal)) || list.round !== round || list.base !== base)
       return false;
     const outcomes = await Promise.all(list.contributions.map((one) => pool.obtain(one)));
@@ -170,7 +175,9 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
   const onDecided = ({ block }: DecidedBlock) => {
     const list = decodeRoundList(networkId, block.payload);
     assert(list.ok, 'consensus decided a list that no honest member can have voted for');
-    if (list.value.round < round) return;
+    // Voters that have not heard of a decision yet may let a second list of its round pass: the first one counts. A
+    // node that fetched the state is ahead of consensus. Either way the decision used up the wake-up of our round.
+    if (list.value.round <= newestDecided || list.value.round < round) return notice();
     decided.set(list.value.round, list.value);
     newestDecided = Math.max(newestDecided, list.value.round);
     for (const known of decided.keys()) if (decided.size > decidedKept) decided.delete(known);
@@ -192,8 +199,9 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     application: { propose, validate, decided: onDecided },
     begin: (nextRound, nextBase) => {
       if (round >= 0) {
-        deadline.record(arrivals());
+        if (onTime) deadline.record(arrivals());
         lastContributors = new Set(pool.valid().map((entry) => entry.announcement.nodeId));
+        onTime = nextRound === round + 1 && decided.has(round);
       }
       round = nextRound;
       base = nextBase;
@@ -203,7 +211,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       notice();
     },
     contribute: async ({ blob, blobHash }, batches) => {
-      options.shelf.put(round, blobHash, blob);
+      await options.shelf.keep(round, blobHash, blob);
       const body = { round, base, blobHash, blobBytes: blob.length, batches };
       const own = announce(networkId, body, key);
       pool.offer(own, transport.self);
@@ -216,6 +224,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
         await change(signal);
       }
     },
+    ownShare: () => decided.get(round)?.contributions.find((one) => one.nodeId === key.nodeId),
     isDecided: () => newestDecided >= round,
     newestDecided: () => newestDecided,
     isLate: () => {
@@ -223,15 +232,35 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       return dueMs !== undefined && clock.nowMs() - startedMs >= dueMs;
     },
     contributions: () => pool.valid().map((entry) => entry.announcement),
-    blobsOf: async (list) => {
-      const outcomes = await Promise.all(list.contributions.map((one) => pool.obtain(one)));
-      const blobs = outcomes.map((outcome) => (outcome.ok ? outcome.value : undefined));
-      return blobs.every((blob) => blob !== undefined) ? blobs : undefined;
+    blobsOf: async (list, signal) => {
+      const outcomes = await unlessAborted(
+        Promise.all(list.contributions.map((one) => pool.obtain(one))),
+        signal,
+      );
+      const blobs = outcomes?.map((outcome) => (outcome.ok ? outcome.value : undefined));
+      return blobs?.every((blob) => blob !== undefined) ? blobs : undefined;
     },
     close: () => {
+      closed = true;
       cancelTimer();
+      pool.close();
       unsubscribe();
       unlisten();
     },
   };
+}
+
+/** What `work` gives, or undefined as soon as the signal aborts. `work` must not reject. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  if (signal.aborted) return undefined;
+  let onAbort = () => {};
+  const aborted = new Promise<undefined>((resolve) => {
+    onAbort = () => resolve(undefined);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
 }

@@ -49,15 +49,16 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   const isMember = members.some((member) => member.nodeId === key.nodeId);
   let own: Statement | undefined;
 
-  const take = (statement: Statement, from: NodeId) => {
+  const take = (statement: Statement) => {
     const added = book.add(statement);
     if (added.ok) for (const listener of [...listeners]) listener();
-    else if (added.code === 'equivocation') transport.penalize(from, added.code);
+    // Who passes such a statement on may be honest: only its author is to blame.
+    else if (added.code === 'equivocation') transport.penalize(statement.nodeId, added.code);
   };
 
   const unsubscribe = transport.subscribe(topic, statementBytesMax, (from, message) => {
     const decoded = decodeStatement(networkId, message);
-    if (decoded.ok) take(decoded.value, from);
+    if (decoded.ok) take(decoded.value);
     else transport.penalize(from, decoded.code);
   });
 
@@ -81,7 +82,7 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
     for (const fields of parsed.data) {
       const statement = statementOf(networkId, fields);
       if (!statement.ok) return transport.penalize(peer, statement.code);
-      take(statement.value, peer);
+      take(statement.value);
     }
   };
 
@@ -89,7 +90,7 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
     state: async (round, stateHash) => {
       if (!isMember) return;
       own = makeStatement(networkId, round, stateHash, key);
-      take(own, key.nodeId);
+      take(own);
       await transport.publish(topic, encodeCanonical(statementFields(own)));
     },
     newest: () => book.newest(),

@@ -5,7 +5,7 @@
 import { createReplica } from '../consensus/replica.ts';
 import type { Replica as ConsensusReplica } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
-import type { Position, StageReplica } from '../diloco/replica.ts';
+import type { StageReplica, Standing } from '../diloco/replica.ts';
 import { resynchronise, serveState } from '../diloco/resync.ts';
 import { createRoundCoordinator, type RoundCoordinator } from '../diloco/round.ts';
 import type { AgreedState } from '../diloco/statement.ts';
@@ -58,7 +58,7 @@ export interface Peer {
   readonly shelf: BlobShelf;
   readonly steps: PeerSteps;
   /** Where the replica stands; kept by the steps of `train.ts`. */
-  position: Position;
+  position: Standing;
   /** Contributions refused since the round began. */
   rejected: RejectedContribution[];
   /** Fetches an agreed state from whoever has it and stands on it. */
@@ -66,10 +66,13 @@ export interface Peer {
   close(): Promise<void>;
 }
 
+/** Refusals reported for one round. */
+const rejectedMax = 256;
+
 export async function createPeer(options: PeerOptions): Promise<Peer> {
   const { network, key, transport, clock, replica, store } = options;
   const info = await replica.info();
-  const shelf = createBlobShelf();
+  const shelf = createBlobShelf(store);
   const rejected: RejectedContribution[] = [];
 
   const coordinator = createRoundCoordinator({
@@ -83,7 +86,10 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     blobBytes: info.blobBytes,
     batchesMax: network.training.innerSteps,
     wake: () => consensus.wake(),
-    onRejected: (_round, node, code) => void peer.rejected.push({ node, code }),
+    onRejected: (_round, node, code) => {
+      const known = peer.rejected.some((one) => one.node === node && one.code === code);
+      if (!known && peer.rejected.length < rejectedMax) peer.rejected.push({ node, code });
+    },
   });
   const fatal = (error: unknown) =>
     options.events({ type: 'warning', code: 'consensus-failed', detail: String(error) });

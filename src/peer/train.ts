@@ -14,8 +14,8 @@ import type { Peer } from './peer.ts';
 
 /** What this node did in a round, for its report. */
 interface RoundWork {
+  readonly round: number;
   readonly losses: readonly number[];
-  readonly tokens: number;
 }
 
 /** Trains until the signal aborts or the network has closed `roundsMax` rounds. */
@@ -23,16 +23,17 @@ export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
   await joinNetwork(peer, signal);
   await evaluateStart(peer);
   let meter = startMeter(peer);
+  let work: RoundWork = { round: peer.position.round, losses: [] };
   while (!signal.aborted && !isFinished(peer)) {
     const lag = findLag(peer);
     if (lag) {
       await catchUp(peer, lag, signal);
       continue;
     }
-    const work = await innerLoop(peer, signal);
-    await contribute(peer, work, signal);
+    work = await innerLoop(peer, work, signal);
+    await contribute(peer, signal);
     const list = await decide(peer, signal);
-    const closed = list && (await outerStep(peer, list));
+    const closed = list && (await outerStep(peer, list, signal));
     if (!closed) {
       await recover(peer, signal);
       continue;
@@ -74,11 +75,15 @@ function findLag(peer: Peer): AgreedState | undefined {
 }
 
 const catchUpWaitMs = 500;
+/** Statements may arrive before the decision they follow from: consensus repeats itself well within this time. */
+const decisionWaitMs = 3_000;
 
 /** Stands on the agreed state, fetched from anyone; on failure waits a little, and the caller looks again. */
 async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Promise<void> {
   const { round } = peer.position;
+  if (target.round === round + 1 && (await isDecidedSoon(peer, signal))) return;
   const installed = await peer.resynchronise(target, signal);
+  if (signal.aborted) return;
   if (!installed.ok) {
     emit(peer, { type: 'warning', code: installed.code, detail: `catching up to round ${target.round}` });
     await sleep(peer.options.clock, catchUpWaitMs, signal);
@@ -89,14 +94,44 @@ async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Pr
   await standAt(peer, await peer.options.replica.position());
 }
 
+/** A list costs less than a state, and says whether this node's contribution is in it. */
+async function isDecidedSoon(peer: Peer, signal: AbortSignal): Promise<boolean> {
+  if (peer.coordinator.isDecided()) return false;
+  const over = new AbortController();
+  const end = () => over.abort();
+  const cancel = peer.options.clock.setTimer(decisionWaitMs, end);
+  signal.addEventListener('abort', end);
+  try {
+    return (await peer.coordinator.decision(over.signal)) !== undefined;
+  } catch {
+    return false;
+  } finally {
+    cancel();
+    signal.removeEventListener('abort', end);
+  }
+}
+
+/**
+ * Steps this node should have made when it contributes. After a crash the list of the round may be decided and name a
+ * contribution of which only the blob's hash is left: the same steps are made again, and give the same blob.
+ */
+function stepsWanted(peer: Peer): number {
+  if (peer.position.contributed) return 0;
+  const share = peer.coordinator.ownShare();
+  if (share) return share.batches;
+  return peer.coordinator.isDecided() || peer.coordinator.isLate()
+    ? 0
+    : peer.options.network.training.innerSteps;
+}
+
 /** shard → batch → forward and backward → AdamW, until H steps are made or the round does not wait any longer. */
 async function innerLoop(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
   const { network, replica, clock, checkpoints } = peer.options;
   const { innerSteps, batch, sequence } = network.training;
   const { round } = peer.position;
   const losses: number[] = [];
-  for (let step = peer.position.step; step < innerSteps && !signal.aborted; step++) {
-    if (peer.coordinator.isDecided() || peer.coordinator.isLate() || findLag(peer)) break;
+  for (let step = peer.position.step; step < stepsWanted(peer) && !signal.aborted; step++) {
+    if (findLag(peer)) break;
     const startedMs = clock.nowMs();
     const data = await peer.steps.batch(round, step);
     const rate = learningRate(network.training, round * innerSteps + step);
@@ -116,12 +151,13 @@ async function innerLoop(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
     });
     await checkpoints?.maybeSnapshot();
   }
-  return { losses, tokens: losses.length * batch * sequence };
+  return { round, losses };
 }
 
 /** pseudo-gradient → compress → announce; nothing if the round was closed without us or no step was made. */
-async function contribute(peer: Peer, _work: RoundWork, signal: AbortSignal): Promise<void> {
-  if (signal.aborted || peer.coordinator.isDecided() || findLag(peer)) return;
+async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
+  const isOver = peer.coordinator.isDecided() && !peer.coordinator.ownShare();
+  if (signal.aborted || isOver || findLag(peer)) return;
   const { step, round } = await peer.options.replica.position();
   if (step === 0) return;
   const { blob, blobHash } = await peer.steps.contribute(round);
@@ -151,10 +187,10 @@ async function decide(peer: Peer, signal: AbortSignal): Promise<RoundList | unde
 }
 
 /** aggregate → outer step → state hash; undefined when a blob cannot be had or the list is against another base. */
-async function outerStep(peer: Peer, list: RoundList): Promise<RoundResult | undefined> {
+async function outerStep(peer: Peer, list: RoundList, signal: AbortSignal): Promise<RoundResult | undefined> {
   const { replica, key } = peer.options;
   if (list.base !== peer.position.stateHash) return undefined;
-  const blobs = await peer.coordinator.blobsOf(list);
+  const blobs = await peer.coordinator.blobsOf(list, signal);
   if (!blobs) return undefined;
   const contributions = list.contributions.map(({ nodeId, batches }, i) => ({
     nodeId,
@@ -184,7 +220,7 @@ async function recover(peer: Peer, signal: AbortSignal): Promise<void> {
 
 /** state hash: begins the round at this position and tells the others where we stand. */
 async function standAt(peer: Peer, position: Position): Promise<void> {
-  peer.position = position;
+  peer.position = { ...position, contributed: false };
   peer.rejected = [];
   peer.coordinator.begin(position.round, position.stateHash);
   await peer.agreement.state(position.round, position.stateHash);
@@ -212,23 +248,27 @@ interface RoundReport {
 
 /** Evaluates w_{r+1} and tells what happened. */
 async function report(peer: Peer, made: RoundReport): Promise<void> {
-  const { replica, transport, clock, sample, checkpoints } = peer.options;
+  const { replica, network, transport, clock, sample, checkpoints } = peer.options;
   const { work, list, closed, meter } = made;
   const heldOutLoss = await heldOutLossOf(peer);
   const { bytesSent, bytesReceived } = transport.traffic();
-  const rejected = [...made.rejected, ...closed.rejected];
-  const left = new Set(rejected.map((one) => one.node));
+  const left = new Set(closed.rejected.map((one) => one.node));
+  const counted = list.contributions.map((one) => one.nodeId).filter((node) => !left.has(node));
+  // Refused at first, say because its blob came late, and counted in the end: only a lie is still worth telling.
+  const refused = made.rejected.filter(
+    ({ node, code }) => code === 'equivocation' || !counted.includes(node),
+  );
   emit(peer, {
     type: 'round',
     round: list.round,
     trainingLoss: work.losses.length > 0 ? work.losses.reduce((a, b) => a + b, 0) / work.losses.length : null,
     heldOutLoss,
-    contributions: list.contributions.map((one) => one.nodeId).filter((node) => !left.has(node)),
-    rejected,
+    contributions: counted,
+    rejected: [...refused, ...closed.rejected.map(({ node, code }) => ({ node, code }))],
     stateHash: closed.position.stateHash,
     bytesSent: bytesSent - meter.sent,
     bytesReceived: bytesReceived - meter.received,
-    tokens: work.tokens,
+    tokens: work.losses.length * network.training.batch * network.training.sequence,
     wallMs: clock.nowMs() - meter.startedMs,
   });
   await checkpoints?.maybeSnapshot();

@@ -28,7 +28,7 @@ function rememberingReplica(): StageReplica {
       blobBytes: 100_000,
       stateLeaves: 1,
     }),
-    position: async () => position,
+    position: async () => ({ ...position, contributed: false }),
     trainStep: async (batches, learningRate) => {
       running += 1;
       await new Promise((resolve) => setTimeout(resolve, batches[0]!.tokens[0]!));
