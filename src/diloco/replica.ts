@@ -32,12 +32,6 @@ export interface Standing extends Position {
   readonly contributed: boolean;
 }
 
-/** A position as it is now. */
-export interface Standing extends Position {
-  /** Whether the contribution of this round is made: it takes no further step. */
-  readonly contributed: boolean;
-}
-
 export interface Contribution {
   readonly blob: Uint8Array;
   readonly blobHash: HashHex;

@@ -115,22 +115,26 @@ async function isDecidedSoon(peer: Peer, signal: AbortSignal): Promise<boolean> 
  * Steps this node should have made when it contributes. After a crash the list of the round may be decided and name a
  * contribution of which only the blob's hash is left: the same steps are made again, and give the same blob.
  */
-function stepsWanted(peer: Peer): number {
+function stepsWanted(peer: Peer, made: number): number {
   if (peer.position.contributed) return 0;
   const share = peer.coordinator.ownShare();
   if (share) return share.batches;
-  return peer.coordinator.isDecided() || peer.coordinator.isLate()
-    ? 0
-    : peer.options.network.training.innerSteps;
+  if (peer.coordinator.isDecided()) return 0;
+  // At least one step is made, or a network whose nodes all were held up would have nothing to decide.
+  return peer.coordinator.isLate() ? Math.max(1, made) : peer.options.network.training.innerSteps;
 }
 
-/** shard → batch → forward and backward → AdamW, until H steps are made or the round does not wait any longer. */
-async function innerLoop(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
+/**
+ * shard → batch → forward and backward → AdamW, until H steps are made or the round does not wait any longer. Goes on
+ * where the replica stands, also when it comes back to a round after looking for a lag that was none.
+ */
+async function innerLoop(peer: Peer, before: RoundWork, signal: AbortSignal): Promise<RoundWork> {
   const { network, replica, clock, checkpoints } = peer.options;
   const { innerSteps, batch, sequence } = network.training;
+  peer.position = await replica.position();
   const { round } = peer.position;
-  const losses: number[] = [];
-  for (let step = peer.position.step; step < stepsWanted(peer) && !signal.aborted; step++) {
+  const losses = before.round === round ? [...before.losses] : [];
+  for (let step = peer.position.step; step < stepsWanted(peer, step) && !signal.aborted; step++) {
     if (findLag(peer)) break;
     const startedMs = clock.nowMs();
     const data = await peer.steps.batch(round, step);
