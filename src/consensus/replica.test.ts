@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { idealSignatures } from '../../sim/ideal-signatures.ts';
 import { createGroup, type Group, testNetwork } from '../../test/replica-group.ts';
-import { utf8 } from '../std/bytes.ts';
+import { equalBytes, utf8 } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';
 import { memoryStore } from '../std/store.ts';
 import { blockHash, genesisHash } from './block.ts';
@@ -39,8 +39,15 @@ function forge(group: Group, member: number, kind: VoteKind, height: number, has
   return { kind, height, blockHash: hash, member, signature };
 }
 
-function proposalOf(group: Group, leader: number, height: number, payload: string) {
-  const block: Block = { height, parentHeight: 0, parentHash: genesisHash, payload: utf8(payload) };
+const genesis = { height: 0, hash: genesisHash };
+
+function proposalOf(group: Group, leader: number, height: number, payload: string, parent = genesis) {
+  const block: Block = {
+    height,
+    parentHeight: parent.height,
+    parentHash: parent.hash,
+    payload: utf8(payload),
+  };
   const hash = blockHash(testNetwork, block);
   const digest = statementDigest(testNetwork, 'proposal', height, hash);
   return { block, hash, signature: idealSignatures(group.keys).sign(digest, group.keys[leader]!) };
@@ -206,6 +213,35 @@ test('nobody who saw a block notarized both finalizes and votes for the dummy', 
   const longest = deliveredBy(group).reduce((a, b) => (b.length > a.length ? b : a));
   assert.ok(longest.length >= 5, `${longest}`);
   for (const delivered of deliveredBy(group)) assert.deepEqual(delivered, longest);
+});
+
+test('a block that skips a height without its dummy gets no vote; one that extends the chain does', async () => {
+  const group = await opened(4, [2]);
+  const votesFor = (hash: Uint8Array) =>
+    group.said.filter(({ message, attempt }) => {
+      if (attempt > 0 || message.type !== 'vote') return false;
+      return message.vote.kind === 'vote' && equalBytes(message.vote.blockHash, hash);
+    });
+  group.reaches = (_from, _to, message) => message.type !== 'vote' || message.vote.kind !== 'finalize';
+  group.wakeAll();
+  await group.run(100);
+  for (const { replica } of group.nodes.values()) {
+    assert.deepEqual([replica.status().height, replica.status().decidedHeight], [2, 0]);
+  }
+  const first = group.said.find(({ message }) => message.type === 'proposal')!.message;
+  assert.ok(first.type === 'proposal');
+  const skipping = proposalOf(group, 2, 2, 'skips height 1');
+  const extending = proposalOf(group, 2, 2, 'extends height 1', { height: 1, hash: first.proposal.hash });
+  for (const [proposal, votes] of [
+    [skipping, 0],
+    [extending, 3],
+  ] as const) {
+    for (const { replica } of group.nodes.values()) {
+      replica.receive('2', encodeMessage({ type: 'proposal', proposal }));
+    }
+    await group.run(100);
+    assert.equal(votesFor(proposal.hash).length, votes);
+  }
 });
 
 test('a member cut off catches up by gossip alone, each payload once', async () => {

@@ -125,13 +125,13 @@ function checkProposals(r: ReplicaState): void {
   for (const [name, proposal] of r.tallies.get(r.height)?.proposals ?? []) {
     if (r.record.vote) return;
     const check = view.checks.get(name);
+    if (check === 'checking' || check === 'refused') continue;
+    const path = parentPath(r.tallies, r.tip, proposal.block);
+    if (!path.linked) continue;
     if (check === 'valid') {
       cast(r, { ...r.record, vote: proposal.hash }, 'vote', proposal.hash);
       return;
     }
-    if (check) continue;
-    const path = parentPath(r.tallies, r.tip, proposal.block);
-    if (!path.linked) continue;
     const { payload } = proposal.block;
     if (payload.length === 0) {
       view.checks.set(name, 'valid');
