@@ -13,8 +13,8 @@ import type { Block, Replica, VoteKind } from '../../src/consensus/types.ts';
 import type { NodeId } from '../../src/net/transport.ts';
 import { memoryStore } from '../../src/std/store.ts';
 import type { NodeEnv, NodeProgram } from '../cluster.ts';
-import { between, chance, pick } from '../random.ts';
-import { type ConsensusWorld, encodeRound, roundApplication } from './honest.ts';
+import { between, chance, pick, sample } from '../random.ts';
+import { type ConsensusWorld, encodeRound, roundApplication, roundOf } from './honest.ts';
 
 export const hostileKinds = ['silent', 'garbage', 'twins', 'double', 'half'] as const;
 export type HostileKind = (typeof hostileKinds)[number];
@@ -117,14 +117,21 @@ function sayEverything(world: ConsensusWorld, env: NodeEnv): void {
     const height = parent.height + 1;
     if (leaderOf(members, height) !== env.index || said.has(`proposals ${height}`)) return;
     said.add(`proposals ${height}`);
-    for (const note of ['one', 'two']) {
-      const parentHash = blockHash(world.networkId, parent);
-      const block: Block = {
-        height,
-        parentHeight: parent.height,
-        parentHash,
-        payload: encodeRound(round, note),
-      };
+    const parentHash = blockHash(world.networkId, parent);
+    const above: Block = {
+      height,
+      parentHeight: parent.height,
+      parentHash,
+      payload: encodeRound(round, 'one'),
+    };
+    // A block that leaves out its predecessor, which may be about to be decided.
+    const beside: Block = {
+      ...parent,
+      height,
+      payload: encodeRound(roundOf(parent.payload) ?? round, 'beside'),
+    };
+    const variants = [above, { ...above, payload: encodeRound(round, 'two') }, beside];
+    for (const block of sample(env.random, variants, 2)) {
       const hash = blockHash(world.networkId, block);
       say({ type: 'proposal', proposal: { block, hash, signature: sign('proposal', height, hash) } });
     }

@@ -34,7 +34,12 @@ function drawCast(seed: number): Cast {
   const most = toleratedFailures(Array.from({ length: count }, () => ({ weight: 1 })));
   const number = random.uint32() % (most + 1);
   const indices = sample(random, [...Array(count).keys()], number);
-  return { count, hostile: new Map(indices.map((index) => [index, pick(random, hostileKinds)])) };
+  return {
+    count,
+    hostile: new Map(
+      indices.map((index) => [index, pick(random, [...hostileKinds, 'twins', 'twins', 'double'] as const)]),
+    ),
+  };
 }
 
 function canaryCast(seed: number): Cast {
