@@ -21,8 +21,8 @@ import { closeRound, createAggregationMemory, type OuterSettings } from './close
 import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
 import { accumulate } from './compression/error-feedback.ts';
 import type { GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
-import { restoreSegments, snapshotSegments } from './snapshot.ts';
-import { leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
+import { checkSnapshot, restoreSegments, snapshotSegments } from './snapshot.ts';
+import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
 
 /** Everything but the engine: survives a structured clone, so it can be sent to where the engine is. */
 export interface ReplicaSettings {
@@ -70,7 +70,12 @@ export async function createLocalReplica(
 
   /** Stands at the start of a round whose (w_r, v) are in place. */
   const beginRound = (round: number) => {
-    for (const { slabs } of segments) slabs.weights.set(slabs.base);
+    for (const { memory, slabs } of segments) {
+      slabs.weights.set(slabs.base);
+      // One step that overflowed must not spoil all that this node does from then on.
+      for (const name of ['firstMoments', 'secondMoments', 'errorFeedback'] as const)
+        if (!memory.allFinite(slabs[name])) slabs[name].fill(0);
+    }
     const leaves = leafHashes(segments);
     levels = merkleLevels(leaves);
     contributed = false;
@@ -154,16 +159,13 @@ export async function createLocalReplica(
     snapshot: () => inOrder(async () => snapshotSegments(segments, position, contributed)),
     restore: (snapshot) =>
       inOrder(async () => {
-        const restored = restoreSegments(segments, snapshot);
-        if (!restored.ok) return restored;
-        const leaves = leafHashes(segments);
-        const hash = toHex(stateHash(plan, snapshot.position.round, leaves));
-        if (hash !== snapshot.position.stateHash) {
-          initialize(segments, seed, config);
-          position = { round: 0, step: 0, optimizerSteps: 0, stateHash: '' };
-          beginRound(0);
+        const checked = checkSnapshot(segments, snapshot);
+        if (!checked.ok) return checked;
+        const { base, velocity } = snapshot.tensors;
+        const leaves = flatLeafHashes(base, velocity);
+        if (toHex(stateHash(plan, snapshot.position.round, leaves)) !== snapshot.position.stateHash)
           return reject('snapshot-mismatch', 'its state hash is not that of its tensors');
-        }
+        restoreSegments(segments, snapshot);
         levels = merkleLevels(leaves);
         position = snapshot.position;
         contributed = snapshot.contributed;

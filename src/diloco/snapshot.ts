@@ -17,17 +17,21 @@ export function snapshotSegments(
   return { position, contributed, tensors };
 }
 
-/** `snapshot-mismatch` when a tensor is missing or of another length; nothing is changed then. */
-export function restoreSegments(segments: readonly Segment[], snapshot: ReplicaSnapshot): Outcome<void> {
+/** `snapshot-mismatch` when a tensor is missing or of another length. */
+export function checkSnapshot(segments: readonly Segment[], snapshot: ReplicaSnapshot): Outcome<void> {
   const expected = flatLength(segments);
   for (const name of snapshotTensors) {
     const length = snapshot.tensors[name]?.length;
     if (length !== expected)
       return reject('snapshot-mismatch', `${name}: ${length} elements, not ${expected}`);
   }
+  return accept(undefined);
+}
+
+/** Copies a checked snapshot into place. */
+export function restoreSegments(segments: readonly Segment[], snapshot: ReplicaSnapshot): void {
   for (const { slabs, offset, length } of segments) {
     for (const name of snapshotTensors)
       slabs[name].set(snapshot.tensors[name].subarray(offset, offset + length));
   }
-  return accept(undefined);
 }
