@@ -49,9 +49,13 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   const isMember = members.some((member) => member.nodeId === key.nodeId);
   let own: Statement | undefined;
 
+  const tellListeners = () => {
+    for (const listener of [...listeners]) listener();
+  };
+
   const take = (statement: Statement) => {
     const added = book.add(statement);
-    if (added.ok) for (const listener of [...listeners]) listener();
+    if (added.ok) tellListeners();
     // Who passes such a statement on may be honest: only its author is to blame.
     else if (added.code === 'equivocation') transport.penalize(statement.nodeId, added.code);
   };
@@ -89,9 +93,12 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   return {
     state: async (round, stateHash) => {
       if (!isMember) return;
-      own = makeStatement(networkId, round, stateHash, key);
-      take(own);
-      await transport.publish(topic, encodeCanonical(statementFields(own)));
+      const statement = makeStatement(networkId, round, stateHash, key);
+      // A member that found itself different stands here for the second time: what it said first stays said.
+      if (!book.add(statement).ok) return;
+      own = statement;
+      tellListeners();
+      await transport.publish(topic, encodeCanonical(statementFields(statement)));
     },
     newest: () => book.newest(),
     agreed: (round) => book.agreed(round),

@@ -59,7 +59,8 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
   };
 
   return {
-    broadcast: (message) => void transport.publish(topic, message),
+    // Best effort: what did not get out, because the transport has just closed, is said again or no longer matters.
+    broadcast: (message) => void transport.publish(topic, message).catch(() => {}),
     serve: (replica) => {
       const unsubscribe = transport.subscribe(topic, defaultLimits.messageBytesMax, (from, message) => {
         const received = replica.receive(from, message);
