@@ -29,7 +29,8 @@ function loadForeign(json: Uint8Array): TextCodec | undefined {
     );
     const ids = [...library.get_vocab(true).values()];
     if (ids.length === 0 || !ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return undefined;
-    library.encode('a');
+    const probe: readonly number[] = library.encode('a').ids;
+    if (probe.length === 0 || !probe.every((id) => ids.includes(id))) return undefined;
     return {
       vocabularySize: ids.reduce((most, id) => Math.max(most, id), 0) + 1,
       encode: (text) => library.encode(text, { add_special_tokens: false }).ids,
