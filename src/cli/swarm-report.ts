@@ -11,7 +11,7 @@ export interface RoundReport {
   heldOutLoss: number | null;
   /** Nodes whose contribution counted. */
   contributions: readonly string[];
-  rejected: readonly RejectedContribution[];
+  readonly rejected: RejectedContribution[];
   readonly bytesSent: Record<string, number>;
   readonly stateHashes: Record<string, string>;
   tokens: number;
@@ -33,9 +33,8 @@ export interface SwarmReport {
 }
 
 export interface SwarmShape {
-  /** Names of the honest nodes, by node id. */
-  readonly honest: ReadonlyMap<string, string>;
-  readonly nodes: number;
+  /** All nodes, hostile ones too. */
+  readonly nodes: readonly { readonly name: string; readonly nodeId: string; readonly hostile: boolean }[];
   readonly parameters: () => number;
   readonly innerSteps: number;
 }
@@ -56,7 +55,10 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
   let firstStepMs: number | undefined;
   let lastMs = 0;
 
-  const honestCount = shape.honest.size;
+  const honest = new Set(shape.nodes.filter((node) => !node.hostile).map((node) => node.name));
+  const names = new Map(shape.nodes.map((node) => [node.nodeId, node.name]));
+  const nameOf = (nodeId: string) => names.get(nodeId) ?? nodeId;
+  const honestCount = honest.size;
   const sorted = () => [...rounds.values()].sort((a, b) => a.round - b.round);
   const complete = () => sorted().filter((one) => Object.keys(one.stateHashes).length === honestCount);
 
@@ -67,13 +69,12 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
     report.bytesSent[name] = event.bytesSent;
     report.tokens += event.tokens;
     report.wallMs = Math.max(report.wallMs, event.wallMs);
-    report.contributions = event.contributions;
+    report.contributions = event.contributions.map(nameOf);
     // Nodes may refuse different things before the decision; the report keeps every reason once.
-    const known = new Set(report.rejected.map((one) => `${one.node}/${one.code}`));
-    report.rejected = [
-      ...report.rejected,
-      ...event.rejected.filter((one) => !known.has(`${one.node}/${one.code}`)),
-    ];
+    for (const { node, code } of event.rejected) {
+      const known = report.rejected.some((one) => one.node === nameOf(node) && one.code === code);
+      if (!known) report.rejected.push({ node: nameOf(node), code });
+    }
     report.heldOutLoss = event.heldOutLoss ?? report.heldOutLoss;
     if (event.trainingLoss !== null) {
       const all = [...(losses.get(event.round) ?? []), event.trainingLoss];
@@ -84,7 +85,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
 
   return {
     record: (name, event, atMs) => {
-      if (![...shape.honest.values()].includes(name)) return;
+      if (!honest.has(name)) return;
       if (event.type === 'step') firstStepMs ??= atMs;
       if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
       if (event.type !== 'round') return;
@@ -99,7 +100,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
       const tokens = all.reduce((sum, one) => sum + one.tokens, 0);
       const seconds = Math.max(0.001, (lastMs - (firstStepMs ?? lastMs)) / 1000);
       const bytesPerNodePerInnerStep = bytesPerStep(done, honestCount, shape.innerSteps);
-      const perStep = (8 * shape.parameters() * (shape.nodes - 1)) / shape.nodes;
+      const perStep = (8 * shape.parameters() * (shape.nodes.length - 1)) / shape.nodes.length;
       return {
         rounds: all,
         initialHeldOutLoss,

@@ -202,8 +202,7 @@ async function runSwarm(options: SwarmOptions, cluster: Cluster, run: CommandRun
   const honest = cluster.nodes.filter((node) => !node.hostile);
   let parameters = 0;
   const recorder = createSwarmRecorder({
-    honest: new Map(honest.map(({ nodeId, spec }) => [nodeId, spec.name])),
-    nodes: options.nodes,
+    nodes: cluster.nodes.map(({ spec, nodeId, hostile }) => ({ name: spec.name, nodeId, hostile })),
     parameters: () => parameters,
     innerSteps: options.innerSteps,
   });
@@ -253,7 +252,7 @@ function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): C
   const json = { settings, networkId: toHex(cluster.network.networkId), ...report, rounds: report.rounds };
   const lines = report.rounds.map((one) => {
     const hashes = new Set(Object.values(one.stateHashes));
-    const rejected = one.rejected.map(({ node, code }) => `${node.slice(0, 8)} ${code}`).join(', ');
+    const rejected = one.rejected.map(({ node, code }) => `${node} (${code})`).join(', ');
     const sent =
       Object.values(one.bytesSent).reduce((a, b) => a + b, 0) /
       Math.max(1, Object.keys(one.bytesSent).length);

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { NodeEvent } from '../peer/events.ts';
+import { createSwarmRecorder } from './swarm-report.ts';
+
+const nodes = [
+  { name: 'node-1', nodeId: 'aa', hostile: false },
+  { name: 'node-2', nodeId: 'bb', hostile: false },
+  { name: 'hostile-1', nodeId: 'cc', hostile: true },
+];
+
+function roundEvent(round: number, changes: Partial<NodeEvent & { type: 'round' }> = {}): NodeEvent {
+  return {
+    type: 'round',
+    round,
+    trainingLoss: 5,
+    heldOutLoss: null,
+    contributions: ['aa', 'bb'],
+    rejected: [],
+    stateHash: `hash-${round}`,
+    bytesSent: 300,
+    bytesReceived: 300,
+    tokens: 1000,
+    wallMs: 500,
+    ...changes,
+  };
+}
+
+function recorder() {
+  return createSwarmRecorder({ nodes, parameters: () => 1000, innerSteps: 10 });
+}
+
+test('a report sums what honest nodes say and names nodes', () => {
+  const swarm = recorder();
+  swarm.record('node-1', { type: 'heldOut', round: 0, loss: 7 }, 0);
+  const step = {
+    type: 'step',
+    round: 0,
+    step: 1,
+    innerSteps: 10,
+    loss: 6,
+    gradientNorm: 1,
+    tokens: 100,
+  } as const;
+  swarm.record('node-1', { ...step, tokensPerSecond: 9 }, 1000);
+  const rejected = [{ node: 'cc', code: 'norm-outlier' }];
+  swarm.record('node-1', roundEvent(0, { heldOutLoss: 6, trainingLoss: 6, rejected }), 2000);
+  swarm.record('node-2', roundEvent(0, { rejected }), 3000);
+  swarm.record('hostile-1', roundEvent(0, { stateHash: 'lie', tokens: 1e9 }), 3000);
+  assert.equal(swarm.closedByAll(), 0);
+  const report = swarm.report();
+  assert.equal(report.initialHeldOutLoss, 7);
+  assert.equal(report.finalHeldOutLoss, 6);
+  assert.equal(report.tokens, 2000);
+  assert.equal(report.tokensPerSecond, 1000);
+  assert.deepEqual(report.stateHashes, { 'node-1': 'hash-0', 'node-2': 'hash-0' });
+  assert.equal(report.stateHashesAgree, true);
+  assert.deepEqual(report.rounds[0]!.contributions, ['node-1', 'node-2']);
+  assert.deepEqual(report.rounds[0]!.rejected, [{ node: 'hostile-1', code: 'norm-outlier' }]);
+  assert.equal(report.rounds[0]!.trainingLoss, 5.5);
+});
+
+test('bytes are compared with fp32 ring all-reduce at every step', () => {
+  const swarm = recorder();
+  swarm.record('node-1', roundEvent(0), 1);
+  swarm.record('node-2', roundEvent(0, { bytesSent: 500 }), 2);
+  // Not closed by all: not counted.
+  swarm.record('node-1', roundEvent(1, { bytesSent: 1e9 }), 3);
+  const report = swarm.report();
+  assert.equal(report.bytesPerNodePerInnerStep, 40);
+  assert.equal(report.communicationReduction, (8 * 1000 * 2) / 3 / 40);
+});
+
+test('a difference between states is said', () => {
+  const swarm = recorder();
+  swarm.record('node-1', roundEvent(0), 1);
+  swarm.record('node-2', roundEvent(0, { stateHash: 'other' }), 2);
+  assert.equal(swarm.report().stateHashesAgree, false);
+});
