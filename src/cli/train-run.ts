@@ -85,6 +85,8 @@ export async function trainAlone(options: AloneOptions, watcher: AloneWatcher): 
       watcher.signal,
     );
     const wallMs = clock.nowMs() - startedMs;
+    // Nothing was trained: there is nothing to report or to keep.
+    if (report.steps === 0) watcher.signal.throwIfAborted();
     if (out !== undefined) await keepModel(out, compute, model, dataset.tokenizerJson);
     const { parameters } = await compute.replica.info();
     return { report, settings: settingsOf(options, training, steps, dataset.hash), parameters, wallMs };

@@ -91,6 +91,13 @@ test('asked to stop, it reports and keeps what it has', async () => {
   assert.equal((await readModelFolder(out)).parameters.size, 21);
 });
 
+test('asked to stop before the first step, it keeps nothing', async () => {
+  const out = join(folder, 'nothing');
+  const stopped = trainAlone(options({ out }), { signal: AbortSignal.abort(new Error('enough')) });
+  await assert.rejects(stopped, /enough/);
+  assert.ok(!existsSync(join(out, 'model.safetensors')));
+});
+
 test('tokens become whole steps', async () => {
   const { steps: _, ...rest } = options({ heldOutBatches: 0 });
   const { report } = await trainAlone({ ...rest, tokens: 3 * 2 * 2 * 48 + 1 }, { signal });
