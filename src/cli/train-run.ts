@@ -13,6 +13,7 @@ import { loadDataset } from '../platform/nodejs/dataset-files.ts';
 import { prepareModelFolder, writeModelFolder } from '../platform/nodejs/model-folder.ts';
 import type { NativeProvider } from '../platform/nodejs/onnx-native.ts';
 import { must } from '../std/assert.ts';
+import { CodedError } from '../std/outcome.ts';
 import { clusterKey, clusterNetwork } from './cluster.ts';
 import { checkVocabulary, datasetFor } from './dataset-choice.ts';
 import { chooseTraining } from './training-choice.ts';
@@ -53,6 +54,8 @@ export interface Trained {
   readonly parameters: number;
   /** From the start of the first evaluation to the end of the last step. */
   readonly wallMs: number;
+  /** Why the model could not be written: a full disk must not cost the report too. */
+  readonly notKept: CodedError | undefined;
 }
 
 export async function trainAlone(options: AloneOptions, watcher: AloneWatcher): Promise<Trained> {
@@ -87,9 +90,11 @@ export async function trainAlone(options: AloneOptions, watcher: AloneWatcher): 
     const wallMs = clock.nowMs() - startedMs;
     // Nothing was trained: there is nothing to report or to keep.
     if (report.steps === 0) watcher.signal.throwIfAborted();
-    if (out !== undefined) await keepModel(out, compute, model, dataset.tokenizerJson);
+    const notKept =
+      out === undefined ? undefined : await keepModel(out, compute, model, dataset.tokenizerJson);
     const { parameters } = await compute.replica.info();
-    return { report, settings: settingsOf(options, training, steps, dataset.hash), parameters, wallMs };
+    const settings = settingsOf(options, training, steps, dataset.hash);
+    return { report, settings, parameters, wallMs, notKept };
   } finally {
     await compute.stop();
   }
@@ -125,8 +130,14 @@ async function keepModel(
   { replica }: Compute,
   config: ModelConfig,
   tokenizerJson: Uint8Array,
-): Promise<void> {
+): Promise<CodedError | undefined> {
   const weights = await replica.exportWeights('weights');
   const parameters = (name: string) => must(weights[name], name);
-  await writeModelFolder(folder, { config, parameters, tokenizerJson });
+  try {
+    await writeModelFolder(folder, { config, parameters, tokenizerJson });
+    return undefined;
+  } catch (error) {
+    if (error instanceof CodedError) return error;
+    throw error;
+  }
 }

@@ -91,6 +91,17 @@ test('asked to stop, it reports and keeps what it has', async () => {
   assert.equal((await readModelFolder(out)).parameters.size, 21);
 });
 
+test('a model that cannot be written costs the model, not the report', async (t) => {
+  const out = join(temporaryFolder(t), 'gone');
+  const onStep = () => {
+    rmSync(out, { recursive: true, force: true });
+    writeFileSync(out, 'a file has taken its place');
+  };
+  const { report, notKept } = await trainAlone(options({ out, steps: 1 }), { signal, onStep });
+  assert.equal(report.steps, 1);
+  assert.equal(notKept?.code, 'already-exists');
+});
+
 test('asked to stop before the first step, it keeps nothing', async () => {
   const out = join(folder, 'nothing');
   const stopped = trainAlone(options({ out }), { signal: AbortSignal.abort(new Error('enough')) });

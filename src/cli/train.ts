@@ -8,7 +8,7 @@ import { action, type CommandResult, type CommandRun, defineCommand } from './co
 import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatCount, formatDuration } from './progress.ts';
-import type { AloneOptions } from './train-run.ts';
+import type { AloneOptions, AloneWatcher } from './train-run.ts';
 
 interface TrainOptions extends Omit<AloneOptions, 'model' | 'stepsDefault'> {
   readonly preset: PresetName;
@@ -94,40 +94,43 @@ async function train(options: TrainOptions, run: CommandRun): Promise<CommandRes
   const { trainAlone } = await import('./train-run.ts');
   let bar: ReturnType<CommandRun['progress']> | undefined;
   let note = '';
-  const trained = await trainAlone(
-    { ...options, model: presetConfig(options.preset), stepsDefault: defaultSteps },
-    {
-      signal: run.signal,
-      onStep: (step, total, loss) => {
-        bar ??= run.progress({ label: 'training', total, unit: 'steps' });
-        bar.update(step, `loss ${loss.toFixed(4)}${note}`);
-      },
-      onPoint: ({ heldOutLoss }) => {
-        if (heldOutLoss !== null) note = `, held-out ${heldOutLoss.toFixed(4)}`;
-      },
+  const watcher: AloneWatcher = {
+    signal: run.signal,
+    onStep: (step, total, loss) => {
+      bar ??= run.progress({ label: 'training', total, unit: 'steps' });
+      bar.update(step, `loss ${loss.toFixed(4)}${note}`);
     },
-  );
-  bar?.end(note.slice(2));
-  const { report, settings, parameters, wallMs } = trained;
+    onPoint: ({ heldOutLoss }) => {
+      if (heldOutLoss !== null) note = `, held-out ${heldOutLoss.toFixed(4)}`;
+    },
+  };
+  const asked = { ...options, model: presetConfig(options.preset), stepsDefault: defaultSteps };
+  const trained = await trainAlone(asked, watcher).finally(() => bar?.end(note.slice(2)));
+  const { report, settings, parameters, wallMs, notKept } = trained;
+  const out = notKept === undefined ? options.out : undefined;
+  if (notKept) run.log(`neuroshard: ${notKept.message}`);
+  const outError = notKept && { outError: { code: notKept.code, message: notKept.message } };
   return {
     json: {
       settings: { preset: options.preset, ...settings },
       parameters,
       ...report,
       wallMs,
-      out: options.out ?? null,
+      out: out ?? null,
+      ...outError,
     },
-    text: describe(report, wallMs, options.out),
+    text: describe(report, wallMs, out),
+    failed: notKept !== undefined,
     interrupted: report.interrupted,
   };
 }
 
 function describe(report: BaselineReport, wallMs: number, out: string | undefined): string {
-  const lines = report.curve.map(describePoint);
-  const loss = (value: number | null) => value?.toFixed(4) ?? '-';
+  const { initialHeldOutLoss: initial, finalHeldOutLoss: final } = report;
+  const heldOut = `held-out loss ${initial?.toFixed(4)} -> ${final?.toFixed(4)}`;
   return [
-    ...lines,
-    `held-out loss ${loss(report.initialHeldOutLoss)} -> ${loss(report.finalHeldOutLoss)}`,
+    ...report.curve.map(describePoint),
+    ...(initial === null ? [] : [heldOut]),
     `${formatCount(report.tokens)} tokens in ${report.steps} steps, ${Math.round(report.tokensPerSecond)} tokens/s, ${formatDuration(wallMs)}`,
     ...(out === undefined ? [] : [`model in ${out}`]),
   ].join('\n');
