@@ -17,6 +17,7 @@ export function decide(r: ReplicaState, blocks: readonly DecidedBlock[]): void {
   for (const height of r.tallies.keys()) if (height <= r.tip.height) r.tallies.delete(height);
   const payloads = blocks.filter(({ block }) => block.payload.length > 0);
   if (payloads.length > 0) r.awake = false;
+  r.unapplied += payloads.length;
   r.journal.decided(blocks).then(
     () => {
       r.deliveries.push(...payloads);
@@ -39,8 +40,10 @@ export async function deliver(r: ReplicaState): Promise<void> {
       await r.application.decided(next);
       r.deliveries.shift();
       r.appliedHeight = next.block.height;
+      r.unapplied -= 1;
       r.journal.applied(r.appliedHeight);
       prune(r);
+      r.changed();
     }
   } catch (error) {
     fail(r, error);

@@ -4,13 +4,13 @@
  */
 import { equalBytes, toHex } from '../std/bytes.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import { assist } from './assist.ts';
+import { assist, missing } from './assist.ts';
 import { statementDigest, verifyCertificate } from './certificate.ts';
 import { adoptBlocks } from './decided.ts';
 import { leaderOf } from './members.ts';
 import { decodeMessage, encodeMessage, type Message, type Proposal, type Vote } from './messages.ts';
 import { noteHeard, noteProgress, type ReplicaState, tallyAt } from './state.ts';
-import { addVote, earlierStatement, exclusiveStatement, type HeightTally } from './tally.ts';
+import { addVote, earlierStatement, exclusiveStatement, isCertified } from './tally.ts';
 import type { Certificate, Evidence } from './types.ts';
 
 /** Codes that only a faulty or hostile sender causes. The others come from loss, delay and repetition. */
@@ -135,6 +135,9 @@ function receiveProposal(r: ReplicaState, proposal: Proposal, again: boolean): O
   const name = toHex(proposal.hash);
   const known = r.tallies.get(height)?.proposals;
   if (known?.has(name)) return reject('duplicate');
+  if (height < r.height - r.limits.heightsAheadMax && !isAwaited(r, proposal)) {
+    return reject('too-far-behind', `height ${height}`);
+  }
   const leader = leaderOf(r.members, height);
   const digest = statementDigest(r.networkId, 'proposal', height, proposal.hash);
   if (!r.signatures.verify(digest, proposal.signature, r.members.list[leader]!.publicKey)) {
@@ -162,9 +165,8 @@ function receiveProposal(r: ReplicaState, proposal: Proposal, again: boolean): O
   return accept(undefined);
 }
 
-function isCertified(tally: HeightTally, hash: Uint8Array): boolean {
-  const { vote, finalize } = tally.certificates;
-  return [vote, finalize].some((certificate) => certificate && equalBytes(certificate.blockHash, hash));
+function isAwaited(r: ReplicaState, { block, hash }: Proposal): boolean {
+  return missing(r).some((one) => one.height === block.height && equalBytes(one.hash, hash));
 }
 
 function receiveCertificate(r: ReplicaState, certificate: Certificate): Outcome<void> {

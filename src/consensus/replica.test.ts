@@ -427,6 +427,38 @@ test('a store that fails stops the replica before anything unwritten is said', a
   assert.ok(!outcome.ok && outcome.code === 'not-running');
 });
 
+test('the application is asked nothing while it has not taken what is decided', async () => {
+  const group = createGroup(4);
+  let taking = 0;
+  let asked = 0;
+  let early = 0;
+  for (let i = 0; i < 4; i++) {
+    await group.open(i, {
+      application: {
+        validate: async () => {
+          asked += 1;
+          if (taking & (1 << i)) early += 1;
+          return true;
+        },
+        async decided() {
+          taking |= 1 << i;
+          await new Promise<void>((resolve) => group.clock.setTimer(3 * view, resolve));
+          taking &= ~(1 << i);
+        },
+      },
+    });
+  }
+  await group.run(1);
+  group.wakeAll();
+  await group.run(100);
+  assert.equal(taking, 15);
+  group.wakeAll();
+  await group.run(20 * view);
+  assert.equal(early, 0);
+  assert.ok(asked >= 6, 'the next height is validated after all');
+  for (const { replica } of group.nodes.values()) assert.ok(replica.status().decidedHeight >= 2);
+});
+
 test('an application that throws when asked is one that has nothing and approves nothing', async () => {
   const group = await opened(4, [0, 1, 2, 3]);
   for (let i = 0; i < 4; i++) {

@@ -62,6 +62,7 @@ export async function createReplica(options: ReplicaOptions): Promise<Replica> {
     attempts: 0,
     evidence: [],
     deliveries: [],
+    unapplied: 0,
     delivering: false,
     appliedHeight: options.appliedHeight ?? content.appliedHeight,
     phase: 'opened',
@@ -146,6 +147,7 @@ function restore(r: ReplicaState, content: JournalContent): void {
   r.deliveries.push(
     ...r.decided.filter(({ block }) => block.height > r.appliedHeight && block.payload.length > 0),
   );
+  r.unapplied = r.deliveries.length;
 }
 
 function canLeave(r: ReplicaState): boolean {

@@ -61,6 +61,8 @@ export interface ReplicaState {
   attempts: number;
   readonly evidence: Evidence[];
   readonly deliveries: DecidedBlock[];
+  /** Decided payloads that the application has not taken yet, those on their way to the journal included. */
+  unapplied: number;
   delivering: boolean;
   appliedHeight: number;
   phase: 'opened' | 'running' | 'stopped' | 'failed';

@@ -2,7 +2,7 @@
  * What has been said about one height: votes by kind, proposals, and the certificates they make. Counts only verified
  * statements, each member once; a second, different statement is returned as a conflict. Does no checking itself.
  */
-import { toHex } from '../std/bytes.ts';
+import { equalBytes, toHex } from '../std/bytes.ts';
 import { makeCertificate } from './certificate.ts';
 import { isQuorum, type MemberSet } from './members.ts';
 import type { Proposal, Vote } from './messages.ts';
@@ -56,7 +56,13 @@ export function addVote(tally: HeightTally, vote: Vote, members: MemberSet): boo
   return true;
 }
 
-/** Weight of the members who have said anything at this height. */
+/** Whether a certificate of this height names the block. */
+export function isCertified(tally: HeightTally, hash: Uint8Array): boolean {
+  const { vote, finalize } = tally.certificates;
+  return [vote, finalize].some((certificate) => certificate && equalBytes(certificate.blockHash, hash));
+}
+
+/** Adds the members who have said anything about this height to `into`. */
 export function speakers(tally: HeightTally, into: Set<number>): void {
   for (const votes of Object.values(tally.votes)) for (const member of votes.keys()) into.add(member);
 }

@@ -67,6 +67,7 @@ export interface ProposalContext {
   readonly signal: AbortSignal;
 }
 
+/** `propose` and `validate` are asked only when every payload decided so far has been taken by `decided`. */
 export interface Application {
   /**
    * Asked of the height's leader once it is active there. `undefined`: nothing to propose now; asked again after

@@ -16,7 +16,7 @@ import {
   tipUndecided,
   viewTimer,
 } from './state.ts';
-import { speakers } from './tally.ts';
+import { type HeightTally, isCertified, speakers } from './tally.ts';
 import { voteDummy } from './voting.ts';
 
 /** The paper's timeout, in Δ. */
@@ -27,6 +27,14 @@ export function enterHeight(r: ReplicaState, height: number): void {
   r.height = height;
   r.view = newView();
   if (height > r.record.height) r.record = { height };
+  forgetSettled(r.tallies.get(height - r.limits.heightsAheadMax));
+}
+
+/** Of heights long left without a decision only certificates and what they name are kept; `want` brings the rest. */
+function forgetSettled(tally: HeightTally | undefined): void {
+  if (!tally) return;
+  for (const [name, { hash }] of tally.proposals) if (!isCertified(tally, hash)) tally.proposals.delete(name);
+  for (const kind of ['vote', 'dummy'] as const) if (tally.certificates[kind]) tally.votes[kind].clear();
 }
 
 /** Starts the view when there is a reason to, and rests when a decision has taken the reason away. */

@@ -24,9 +24,12 @@ export function voteFinalize(r: ReplicaState, hash: Uint8Array): void {
   cast(r, { ...r.record, finalize: hash }, 'finalize', hash);
 }
 
-/** Proposes when leading, validates what the leader proposed, and votes for the first valid proposal. */
+/**
+ * Proposes when leading, validates what the leader proposed, and votes for the first valid proposal. The application is
+ * asked only when it has taken every payload decided so far, else it would judge by a past that is over.
+ */
 export function speak(r: ReplicaState): void {
-  if (!r.view.active || !maySpeak(r)) return;
+  if (!r.view.active || !maySpeak(r) || r.unapplied > 0) return;
   if (isLeader(r)) propose(r);
   checkProposals(r);
 }
@@ -152,10 +155,10 @@ function checkProposals(r: ReplicaState): void {
   }
 }
 
-/** Runs a callback of the application; one that throws counts as `otherwise`. */
+/** Runs a callback of the application, at once, so that its context is current; one that throws says `otherwise`. */
 function settle<T>(r: ReplicaState, ask: () => Promise<T>, otherwise: T, then: (answer: T) => void): void {
-  Promise.resolve()
-    .then(ask)
+  const asked = async () => ask();
+  asked()
     .catch(() => otherwise)
     .then((answer) => {
       if (r.phase === 'running') then(answer);
