@@ -29,7 +29,7 @@ export async function runStorm(cluster: Cluster, options: StormOptions): Promise
     } else if (what === 'restart') {
       const down = options.mortal.filter((index) => !cluster.isUp(index));
       if (down.length > 0) await cluster.start(pick(random, down));
-    } else if (what === 'split') {
+    } else if (what === 'split' && all.length > 1) {
       const one = sample(random, all, 1 + (random.uint32() % (all.length - 1)));
       cluster.partition([one, all.filter((index) => !one.includes(index))]);
     } else if (what === 'join') {

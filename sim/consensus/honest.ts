@@ -3,6 +3,7 @@
  * decides numbered rounds, slowly, as training would: it wakes when its own round is over, checks a payload by
  * something like a fetch, and keeps a durable log.
  */
+import type { ConsensusLimits } from '../../src/consensus/limits.ts';
 import { createReplica } from '../../src/consensus/replica.ts';
 import type { Application, Member, Replica, SignatureScheme } from '../../src/consensus/types.ts';
 import { connectChain } from '../../src/peer/chain-sync.ts';
@@ -25,6 +26,7 @@ export interface ConsensusWorld {
     readonly deltaMsMax: number;
     readonly retransmitMsMax: number;
   };
+  readonly limits: Partial<ConsensusLimits>;
   /** How long a round lasts for a member, in ms. */
   readonly roundMs: readonly [number, number];
   /** The running replica of each honest node, and what its application has durably applied. */
