@@ -128,7 +128,10 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     const known = pending.get(key);
     if (known) return known;
     const { signal } = generation;
-    const attempt = fetchAndScreen(one, hint, signal);
+    // The store or the compute thread may fail, at the latest when they are closed: no blob then, and no crash.
+    const attempt = fetchAndScreen(one, hint, signal).catch((error: unknown) =>
+      reject('failed', String(error)),
+    );
     pending.set(key, attempt);
     void attempt.then((outcome) => {
       // Another round, or the same one begun again on another base.
@@ -193,5 +196,5 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   };
 }
 
-/** Failures of delivery, not of the contribution itself. */
-const transient = new Set(['blob-unavailable', 'aborted', 'hash-mismatch']);
+/** Failures of delivery, or of this node, not of the contribution itself. */
+const transient = new Set(['blob-unavailable', 'aborted', 'hash-mismatch', 'failed']);
