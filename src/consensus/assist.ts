@@ -8,7 +8,7 @@ import { noHash } from './certificate.ts';
 import { bestPath, finalizedPath, type Missing, notarizedPath, parentPath } from './chain.ts';
 import { certifiedRun } from './decided.ts';
 import type { Proposal } from './messages.ts';
-import { heightOfOthers, type ReplicaState, send } from './state.ts';
+import { grown, heightOfOthers, type ReplicaState, send } from './state.ts';
 
 const assistsMax = 64;
 const wantsMax = 4;
@@ -107,7 +107,7 @@ export function seekMissing(r: ReplicaState): void {
 function seekLater(r: ReplicaState, attempt: number): void {
   const { height } = r;
   const { retransmitGrowth, retransmitMsMax } = r.timing;
-  const delayMs = Math.min((r.timing.deltaMs / 2) * retransmitGrowth ** attempt, retransmitMsMax);
+  const delayMs = grown(r.timing.deltaMs / 2, retransmitGrowth, attempt, retransmitMsMax);
   const cancel = r.clock.setTimer(delayMs, () => {
     r.catchUp = undefined;
     const wanted = missing(r);

@@ -96,8 +96,15 @@ export function isLeader(r: ReplicaState): boolean {
 
 /** Δ at the current height: grows with every height since the last decision. */
 export function deltaMs(r: ReplicaState): number {
-  const undecided = r.height - 1 - r.tip.height;
-  return Math.min(r.timing.deltaMs * r.timing.deltaGrowth ** Math.min(undecided, 1000), r.timing.deltaMsMax);
+  const { deltaMs: base, deltaGrowth, deltaMsMax } = r.timing;
+  return grown(base, deltaGrowth, r.height - 1 - r.tip.height, deltaMsMax);
+}
+
+/** `base` multiplied `times` times, at most `most`; by plain multiplication, so that a simulation replays anywhere. */
+export function grown(base: number, factor: number, times: number, most: number): number {
+  let value = Math.min(base, most);
+  for (let i = 0; i < times && value < most; i++) value = Math.min(value * factor, most);
+  return value;
 }
 
 export function send(r: ReplicaState, message: Message, again = false): void {

@@ -8,6 +8,7 @@ import { includesHonest } from './members.ts';
 import {
   closeView,
   deltaMs,
+  grown,
   isLeader,
   maySpeak,
   newView,
@@ -82,7 +83,7 @@ function activate(r: ReplicaState): void {
 
 function repeatLater(r: ReplicaState, attempt: number): void {
   const { deltaMs: base, retransmitGrowth, retransmitMsMax } = r.timing;
-  const delayMs = Math.min(2 * base * retransmitGrowth ** attempt, retransmitMsMax);
+  const delayMs = grown(2 * base, retransmitGrowth, attempt, retransmitMsMax);
   viewTimer(r, delayMs, () => {
     repeat(r);
     repeatLater(r, attempt + 1);
