@@ -62,13 +62,14 @@ export function membersOf(keys: readonly KeyPair[], weights?: readonly number[])
   return keys.map(({ nodeId, publicKey }, i) => ({ nodeId, publicKey, weight: weights?.[i] ?? 1 }));
 }
 
-export function createGroup(count: number, observers = 0): Group {
+/** Signatures are ideal, and fast, unless a test is about the real ones. */
+export function createGroup(count: number, observers = 0, scheme: 'ideal' | 'secp256k1' = 'ideal'): Group {
   const clock = createVirtualClock();
   const keys = testKeys(count + observers);
   const members = membersOf(keys.slice(0, count));
   const stores = new Map<number, Store>();
   const lives = new Map<number, number>();
-  const signatures = idealSignatures(keys);
+  const signatures = scheme === 'ideal' ? { signatures: idealSignatures(keys) } : {};
 
   const deliver = (from: number, bytes: Uint8Array) => {
     const decoded = decodeMessage(bytes, testNetwork, defaultLimits);
@@ -101,7 +102,7 @@ export function createGroup(count: number, observers = 0): Group {
         key: keys[index]!,
         clock,
         store,
-        signatures,
+        ...signatures,
         broadcast: (bytes) => {
           if (lives.get(index) === life) deliver(index, bytes);
         },

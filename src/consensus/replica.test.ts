@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { idealSignatures } from '../../sim/ideal-signatures.ts';
 import { createGroup, type Group, testNetwork } from '../../test/replica-group.ts';
+import { verifyDigest } from '../identity/keys.ts';
 import { equalBytes, utf8 } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';
 import { memoryStore } from '../std/store.ts';
 import { blockHash, genesisHash } from './block.ts';
-import { noHash, statementDigest } from './certificate.ts';
+import { noHash, statementDigest, verifyCertificate } from './certificate.ts';
 import { verifyEvidence } from './evidence.ts';
 import { defaultLimits, defaultTiming } from './limits.ts';
 import { memberSet } from './members.ts';
@@ -61,6 +62,21 @@ for (const count of [1, 2, 3, 4, 5]) {
     for (const delivered of deliveredBy(group)) assert.deepEqual(delivered, expected);
   });
 }
+
+test('with secp256k1 signatures, which a stranger cannot make', async () => {
+  const group = createGroup(4, 0, 'secp256k1');
+  for (let i = 0; i < 4; i++) await group.open(i);
+  await group.run(1);
+  await decideRounds(group, 2);
+  for (const delivered of deliveredBy(group)) assert.deepEqual(delivered, ['height 1 by 1', 'height 2 by 2']);
+  const [block] = group.nodes.get(0)!.replica.decidedSince(1);
+  const members = memberSet(group.members, 10);
+  const scheme = { sign: () => new Uint8Array(64), verify: verifyDigest };
+  assert.ok(verifyCertificate(block!.certificate!, testNetwork, members, scheme).ok);
+  const stranger: Vote = { ...forge(group, 1, 'dummy', 3) };
+  const outcome = group.nodes.get(0)!.replica.receive('s', encodeMessage({ type: 'vote', vote: stranger }));
+  assert.ok(!outcome.ok && outcome.code === 'bad-signature');
+});
 
 test('a decision costs each member three small messages when nothing is lost', async () => {
   const group = await opened(4);
