@@ -64,7 +64,8 @@ export function defaultTraining(preset: {
     sequence: preset.context,
     peakLearningRate: preset.width <= 128 ? 2e-3 : preset.width <= 256 ? 1e-3 : 6e-4,
     warmupSteps: 50,
-    totalSteps: 5_000,
+    // A hundred rounds of the default length; founders who know better say so.
+    totalSteps: 100 * defaultInnerSteps,
     floorRatio: 0.1,
     beta1: 0.9,
     beta2: 0.95,
