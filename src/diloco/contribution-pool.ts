@@ -175,8 +175,8 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   const candidates = (announcer: NodeId, hint: NodeId | undefined): NodeId[] => {
     const { self } = options.transport;
     const others = options.transport.peers().filter((peer) => peer !== announcer && peer !== hint);
-    const order = [announcer, hint, ...others.slice(0, fallbackPeersMax)];
-    return order.filter((peer): peer is NodeId => peer !== undefined && peer !== self);
+    const order = new Set([announcer, hint, ...others.slice(0, fallbackPeersMax)]);
+    return [...order].filter((peer): peer is NodeId => peer !== undefined && peer !== self);
   };
 
   const screenAndKeep = async (one: Announcement, blob: Uint8Array): Promise<Outcome<Uint8Array>> => {
