@@ -115,7 +115,7 @@ function codecTools(codec: CodecName, length: number) {
 }
 
 async function start(options: HostileOptions, run: CommandRun): Promise<undefined> {
-  const base = await runOptionsOf(options, sendToParent);
+  const base = runOptionsOf(options, sendToParent);
   await runNode({ ...base, steps: hostileSteps(options) }, run.signal);
   return undefined;
 }

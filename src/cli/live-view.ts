@@ -114,6 +114,7 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
       return [`${name}: closed its last round`];
     case 'contribution':
     case 'checkpoint':
+    case 'fetched':
       return [];
   }
 }

@@ -11,6 +11,7 @@ import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { StageReplica } from '../diloco/replica.ts';
 import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
+import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
 import { type NetworkManifest, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
@@ -18,7 +19,6 @@ import { replicaSettings } from '../peer/plan.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
-import { loadDataset } from '../platform/nodejs/dataset-files.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { lockFolder } from '../platform/nodejs/folder-lock.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
@@ -32,14 +32,15 @@ import { assert } from '../std/assert.ts';
 import { toHex, utf8 } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
-import { checkVocabulary } from './dataset-choice.ts';
+import { datasetFromPeers, localDataset } from './node-dataset.ts';
 
 export interface NodeRunOptions {
   /** The network manifest's file, or its text's place. */
   readonly networkFile: string;
   /** Folder of this node's key, snapshots and consensus log. */
   readonly directory: string;
-  readonly dataset: string;
+  /** Folder or address of the dataset; null: the shipped one, or from other nodes. */
+  readonly dataset: string | null;
   readonly listen: readonly string[];
   readonly bootstrap: readonly string[];
   /** Only nodes of this machine: nothing leaves loopback. */
@@ -68,7 +69,9 @@ const peersEventMs = 2_000;
 export async function runNode(options: NodeRunOptions, signal: AbortSignal): Promise<void> {
   const stack = new AsyncDisposableStack();
   try {
-    const { peer, fanOut } = await composeNode(options, signal, stack);
+    const node = await composeNode(options, signal, stack).catch(ignoreAbort(signal));
+    if (!node) return;
+    const { peer, fanOut } = node;
     await Promise.race([train(peer, signal).catch(ignoreAbort(signal)), fanOut.failed]);
     if (!signal.aborted) await finish(peer, options, fanOut.emit, signal);
     await peer.options.checkpoints?.snapshotNow();
@@ -92,8 +95,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   // The snapshots beside it mean nothing without it.
   await writeFileAtomic(join(options.directory, 'network.json'), utf8(document));
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
-  const dataset = await loadDataset(options.dataset, { expectedHash: network.dataset });
-  checkVocabulary(network.model, dataset);
+  const place = { network, named: options.dataset, directory: options.directory };
+  const local = await localDataset(place);
   const compute = await startCompute({ ...options.compute, replica: replicaSettings(network) });
   stack.defer(() => compute.stop());
   const sinks = new Set<EventSink>([options.events]);
@@ -109,6 +112,9 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   });
   const transport = await openTransport(options, network, key, clock);
   stack.defer(() => transport.close());
+  const { dataset, served } =
+    local ?? (await datasetFromPeers({ ...place, transport, clock, signal, events: emit }));
+  stack.defer(serveDataset(transport, served));
   const tokenizer = loadTokenizer(dataset.tokenizerJson);
   const peer = await createPeer({
     network,

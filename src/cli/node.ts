@@ -51,7 +51,10 @@ export function nodeStartCommand(group: Command): Command {
   })
     .requiredOption('--network <file>', 'the network manifest (see network create)')
     .option('--data <folder>', 'key, snapshots and logs of this node', join(homedir(), '.neuroshard'))
-    .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
+    .option(
+      '--dataset <place>',
+      'folder or http(s) address of the dataset (default: the one shipped, or from other nodes)',
+    )
     .option(
       '--listen <address>',
       'address to listen on, repeatable (default: /ip4/0.0.0.0/tcp/4001)',
@@ -103,16 +106,11 @@ export function nodeStartCommand(group: Command): Command {
 }
 
 /** What `node-run.ts` needs, from the command line. */
-export async function runOptionsOf(
-  options: NodeStartOptions,
-  events: (event: NodeEvent) => void,
-): Promise<NodeRunOptions> {
-  const { readNetwork, datasetFor } = await import('./dataset-choice.ts');
-  const { model } = await readNetwork(options.network);
+export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEvent) => void): NodeRunOptions {
   return {
     networkFile: options.network,
     directory: options.data,
-    dataset: await datasetFor(model.vocabulary, options.dataset),
+    dataset: options.dataset ?? null,
     listen: options.listen ?? [options.local ? '/ip4/127.0.0.1/tcp/0' : '/ip4/0.0.0.0/tcp/4001'],
     bootstrap: options.bootstrap ?? [],
     local: options.local === true,
@@ -141,7 +139,7 @@ async function nodeStart(options: NodeStartOptions, run: CommandRun): Promise<Co
     if (line) run.log(line);
   };
   const { runNode } = await import('./node-run.ts');
-  await runNode(await runOptionsOf(options, show), run.signal);
+  await runNode(runOptionsOf(options, show), run.signal);
   return run.json ? { json: last ?? null, text: '' } : undefined;
 }
 
@@ -178,6 +176,10 @@ export function describeEvent(event: NodeEvent): string | undefined {
       return `stopped: ${event.reason}`;
     case 'heldOut':
       return `held-out loss ${event.loss.toFixed(4)}`;
+    case 'fetched': {
+      const part = event.shard === null ? event.part : `shard ${event.shard}`;
+      return `fetched the dataset’s ${part} from other nodes, ${formatBytes(event.bytes)}`;
+    }
     case 'checkpoint':
       return undefined;
   }

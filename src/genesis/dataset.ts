@@ -5,9 +5,9 @@
 import { assert, must } from '../std/assert.ts';
 import { equalBytes } from '../std/bytes.ts';
 import { type HashHex, sha256 } from '../std/hash.ts';
-import { CodedError } from '../std/outcome.ts';
+import { accept, CodedError, type Outcome } from '../std/outcome.ts';
 import type { DatasetManifest, PublishedManifest } from './manifest.ts';
-import { chunkCount, decodeChunk, openShard, type ShardTokens } from './shard.ts';
+import { chunkBytes, chunkCount, decodeChunk, openShard, type ShardTokens } from './shard.ts';
 
 export interface Dataset {
   readonly manifest: DatasetManifest;
@@ -111,31 +111,52 @@ export function memoryDataset(
   );
 }
 
-/** Asks somebody for one chunk message (`encodeChunk`); rejects when nobody gives one. */
-export type FetchChunk = (shard: number, chunk: number) => Promise<Uint8Array>;
+/**
+ * Hands messages that claim to be one chunk (`encodeChunk`) to `take` until it accepts one, which is then in its place;
+ * rejects when nobody gives one.
+ */
+export type FetchChunk = (
+  shard: number,
+  chunk: number,
+  take: (message: Uint8Array) => Outcome<null>,
+) => Promise<void>;
 
 /**
- * Shards fetched chunk by chunk from peers, each chunk proved as it arrives; a chunk that fails its proof ends the read
- * with CodedError `chunk-rejected`, so that the caller may ask somebody else.
+ * Shards fetched chunk by chunk from peers, each proved as it arrives: what fails its proof is never used, and whoever
+ * fetches learns it from `take`, so that it may ask somebody else. Rejects with what `fetchChunk` rejects with.
  */
-export function chunkedSource(manifest: DatasetManifest, fetchChunk: FetchChunk): ShardSource {
+export function chunkedSource(
+  manifest: DatasetManifest,
+  fetchChunk: FetchChunk,
+  { chunksInFlight = 4 }: { readonly chunksInFlight?: number } = {},
+): ShardSource {
   return {
     nameOf: (index) => `shard ${index}`,
     read: async (index) => {
       const info = must(manifest.shards[index], `no shard ${index}`);
       const bytes = new Uint8Array(info.bytes);
-      let offset = 0;
-      for (let chunk = 0; chunk < chunkCount(info.bytes); chunk++) {
-        const opened = decodeChunk(await fetchChunk(index, chunk), info, chunk);
-        if (!opened.ok) {
-          throw new CodedError(
-            'chunk-rejected',
-            `shard ${index}, chunk ${chunk}: ${opened.code} ${opened.detail}`,
-          );
+      const count = chunkCount(info.bytes);
+      const fetchInto = async (chunk: number) => {
+        let isTaken = false;
+        await fetchChunk(index, chunk, (message) => {
+          const opened = decodeChunk(message, info, chunk);
+          if (!opened.ok) return opened;
+          bytes.set(opened.value, chunk * chunkBytes);
+          isTaken = true;
+          return accept(null);
+        });
+        assert(isTaken, 'a chunk that was fetched is in its place');
+      };
+      let next = 0;
+      const worker = async () => {
+        try {
+          while (next < count) await fetchInto(next++);
+        } catch (error) {
+          next = count;
+          throw error;
         }
-        bytes.set(opened.value, offset);
-        offset += opened.value.length;
-      }
+      };
+      await Promise.all(Array.from({ length: Math.min(chunksInFlight, count) }, worker));
       return bytes;
     },
   };

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { sha256 } from '../std/hash.ts';
 import { merkleRoot } from '../std/merkle.ts';
-import { chunkedSource, memoryDataset, openDataset } from './dataset.ts';
+import { CodedError } from '../std/outcome.ts';
+import { chunkedSource, type FetchChunk, memoryDataset, openDataset } from './dataset.ts';
 import { type DatasetManifest, publishManifest, tokenBytesFor } from './manifest.ts';
 import {
   bytesOfTokens,
@@ -155,16 +157,31 @@ test('shards are read once, forgotten past the bound, and a failed read is tried
 
 test('shards fetched from peers chunk by chunk; a bad chunk is never used', async () => {
   const published = publishManifest(manifest, null);
-  let hostile = false;
-  const source = chunkedSource(manifest, async (_shard, chunk) => {
+  let hostile = true;
+  const refused: string[] = [];
+  let inFlight = 0;
+  let inFlightMost = 0;
+  const fetchChunk: FetchChunk = async (_shard, chunk, take) => {
+    inFlightMost = Math.max(inFlightMost, ++inFlight);
+    await setImmediate();
+    inFlight--;
     const served = chunkWithProof(shard, chunk);
     assert.ok(served.ok);
-    if (hostile && chunk === 1) return encodeChunk({ ...served.value, chunk: new Uint8Array(chunkBytes) });
-    return encodeChunk(served.value);
-  });
+    if (hostile && chunk === 1) {
+      const taken = take(encodeChunk({ ...served.value, chunk: new Uint8Array(chunkBytes) }));
+      assert.ok(!taken.ok);
+      refused.push(taken.code);
+      throw new CodedError('dataset-unavailable', 'nobody else has it');
+    }
+    assert.ok(take(encodeChunk(served.value)).ok);
+  };
+  const source = chunkedSource(manifest, fetchChunk, { chunksInFlight: 2 });
   const dataset = openDataset(published, tokenizerJson, source);
-  hostile = true;
-  await assert.rejects(dataset.shard(0), { code: 'chunk-rejected', message: /shard 0, chunk 1: bad-proof/ });
+  await assert.rejects(dataset.shard(0), { code: 'dataset-unavailable' });
+  assert.deepEqual(refused, ['bad-proof']);
   hostile = false;
+  await setImmediate();
+  inFlightMost = 0;
   assert.deepEqual(bytesOfTokens(await dataset.shard(0)), shard);
+  assert.equal(inFlightMost, 2);
 });

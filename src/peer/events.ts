@@ -75,6 +75,14 @@ export type NodeEvent =
       readonly step: number;
       readonly damaged: readonly string[];
     }
+  /** A part of the dataset that came from another node and passed its proof. */
+  | {
+      readonly type: 'fetched';
+      readonly part: 'manifest' | 'tokenizer' | 'shard';
+      /** Of a shard; else null. */
+      readonly shard: number | null;
+      readonly bytes: number;
+    }
   | {
       readonly type: 'peers';
       readonly connected: number;

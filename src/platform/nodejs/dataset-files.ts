@@ -29,13 +29,14 @@ import {
   writeFileAtomic,
 } from './files.ts';
 
-const manifestFile = 'manifest.cbor';
-const tokenizerFile = 'tokenizer.json';
+export const manifestFile = 'manifest.cbor';
+export const tokenizerFile = 'tokenizer.json';
 const leavesFile = 'leaves.bin';
+export const shardsFolder = 'shards';
 const hashBytes = 32;
 
-function shardFile(index: number): string {
-  return `shards/${String(index).padStart(5, '0')}.bin`;
+export function shardFile(index: number): string {
+  return `${shardsFolder}/${String(index).padStart(5, '0')}.bin`;
 }
 
 function placeOf(location: string, file: string): string {
@@ -185,7 +186,7 @@ export async function buildDatasetFolder(
   const temporary = `${target}.${process.pid}.${temporaryCount}${temporarySuffix}`;
   try {
     await rm(temporary, { recursive: true, force: true });
-    await createFolder(join(temporary, 'shards'));
+    await createFolder(join(temporary, shardsFolder));
     const leaves: Uint8Array[] = [];
     const built = await buildDataset(options, async (index, bytes, shardLeaves) => {
       leaves.push(...shardLeaves);
