@@ -34,6 +34,8 @@ export interface HarnessOptions {
   readonly innerSteps?: number;
   readonly nodeArgs?: readonly string[];
   readonly seed?: number;
+  /** Makes the dataset in the folder given; without it the shipped one. */
+  readonly buildDataset?: (folder: string) => Promise<unknown>;
 }
 
 type RoundEvent = NodeEvent & { type: 'round' };
@@ -54,7 +56,9 @@ export interface Harness {
 
 export async function createHarness(options: HarnessOptions): Promise<Harness> {
   const directory = await mkdtemp(join(tmpdir(), 'neuroshard-e2e-'));
-  const datasetDirectory = packageFile('data', 'state-of-the-union');
+  const custom = options.buildDataset && join(directory, 'dataset');
+  if (custom) await options.buildDataset?.(custom);
+  const datasetDirectory = custom ?? packageFile('data', 'state-of-the-union');
   const { hash } = await readManifest(datasetDirectory);
   const cluster = await prepareCluster({
     directory,
