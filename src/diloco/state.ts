@@ -27,8 +27,13 @@ function leafRange(flat: number, index: number): { kind: Kind; start: number; en
 
 /** A copy of one leaf's bytes (f32 little-endian). */
 export function readLeaf(segments: readonly Segment[], index: number): Uint8Array {
+  return fillLeaf(segments, index, new Float32Array(leafLength)).slice();
+}
+
+/** The bytes of one leaf in `buffer`, which has room for `leafLength` elements. */
+function fillLeaf(segments: readonly Segment[], index: number, buffer: Float32Array): Uint8Array {
   const { kind, start, end } = leafRange(flatLength(segments), index);
-  const leaf = new Float32Array(end - start);
+  const leaf = buffer.subarray(0, end - start);
   forEachPiece(segments, start, end, (segment, from, to, flatFrom) => {
     leaf.set(segment.slabs[kind].subarray(from, to), flatFrom - start);
   });
@@ -55,7 +60,8 @@ export function writeLeaf(segments: readonly Segment[], index: number, bytes: Ui
 export function leafHashes(segments: readonly Segment[]): Uint8Array[] {
   const hashes: Uint8Array[] = [];
   const count = leafCount(flatLength(segments));
-  for (let index = 0; index < count; index++) hashes.push(merkleLeaf(readLeaf(segments, index)));
+  const buffer = new Float32Array(leafLength);
+  for (let index = 0; index < count; index++) hashes.push(merkleLeaf(fillLeaf(segments, index, buffer)));
   return hashes;
 }
 

@@ -45,12 +45,27 @@ export function signDigest(digest: Uint8Array, secretKey: Uint8Array): Uint8Arra
   return secp256k1.sign(digest, secretKey, { prehash: false, lowS: true });
 }
 
+/**
+ * Signatures that have verified, newest last. The same announcement comes by gossip, in a proposal, in a decided list
+ * and in catch-up, and a verification costs more than a millisecond of the thread that must answer the network.
+ */
+const verified = new Set<string>();
+const verifiedMax = 4096;
+
 export function verifyDigest(digest: Uint8Array, signature: Uint8Array, publicKey: Uint8Array): boolean {
   if (signature.length !== signatureBytes || publicKey.length !== publicKeyBytes || digest.length !== 32)
     return false;
+  const key = toHex(signature) + toHex(digest) + toHex(publicKey);
+  if (verified.has(key)) return true;
   try {
-    return secp256k1.verify(signature, digest, publicKey, { prehash: false, lowS: true });
+    if (!secp256k1.verify(signature, digest, publicKey, { prehash: false, lowS: true })) return false;
   } catch {
     return false;
   }
+  verified.add(key);
+  for (const oldest of verified) {
+    if (verified.size <= verifiedMax) break;
+    verified.delete(oldest);
+  }
+  return true;
 }

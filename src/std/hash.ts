@@ -12,9 +12,26 @@ export type HashHex = string;
 
 let implementation: Sha256 = (bytes) => portableSha256(bytes);
 
+/** Parts up to this size together are joined in one buffer that is used again: hashing a state makes no garbage. */
+const joinedBytesMax = 512 * 1024;
+let joined: Uint8Array | undefined;
+
 /** 32 bytes. */
 export function sha256(...parts: readonly Uint8Array[]): Uint8Array {
-  return implementation(parts.length === 1 ? parts[0]! : concatBytes(...parts));
+  return implementation(parts.length === 1 ? parts[0]! : join(parts));
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  if (length < 1024 || length > joinedBytesMax) return concatBytes(...parts);
+  joined ??= new Uint8Array(joinedBytesMax);
+  let offset = 0;
+  for (const part of parts) {
+    joined.set(part, offset);
+    offset += part.length;
+  }
+  return joined.subarray(0, length);
 }
 
 export function sha256Hex(...parts: readonly Uint8Array[]): HashHex {

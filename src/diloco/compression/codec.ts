@@ -32,7 +32,8 @@ const stageLength = 16_384;
 export function blockwiseCodec(
   layout: BlockLayout,
   rest: Pick<Codec, 'id' | 'feedbackDecay'> & {
-    checkBlock(block: Uint8Array, length: number): Rejection | undefined;
+    /** Of the block of `length` elements at [from, to): a blob has thousands, so none gets a view of its own. */
+    checkBlock(payload: Uint8Array, from: number, to: number, length: number): Rejection | undefined;
   },
 ): Codec {
   const staged = (
@@ -73,7 +74,7 @@ export function blockwiseCodec(
       for (let start = 0; start < length; start += blockLength[layout]) {
         const elements = Math.min(blockLength[layout], length - start);
         const size = blockBytes(layout, elements);
-        const problem = rest.checkBlock(payload.subarray(at, at + size), elements);
+        const problem = rest.checkBlock(payload, at, at + size, elements);
         if (problem) return problem;
         at += size;
       }
@@ -82,7 +83,11 @@ export function blockwiseCodec(
   };
 }
 
-/** The f32 at the start of a block. */
-export function scaleAt(block: Uint8Array): number {
-  return new DataView(block.buffer, block.byteOffset, 4).getFloat32(0, true);
+const scaleView = new Float32Array(1);
+const scaleBytes = new Uint8Array(scaleView.buffer);
+
+/** The f32 at the start of the block at `from`. */
+export function scaleAt(payload: Uint8Array, from: number): number {
+  for (let i = 0; i < 4; i++) scaleBytes[i] = payload[from + i]!;
+  return scaleView[0]!;
 }

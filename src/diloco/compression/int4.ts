@@ -5,15 +5,22 @@ import { checkScaledBlock } from './scaled-block.ts';
 export const int4 = blockwiseCodec('int4', {
   id: 2,
   feedbackDecay: 1,
-  checkBlock: (block, length) =>
-    checkScaledBlock(block, 7, (limit) => {
-      if (length % 2 === 1 && block.at(-1)! >> 4 !== 0) return false;
-      let most = 0;
-      for (let i = 4; i < block.length; i++) {
-        const low = Math.abs((block[i]! << 28) >> 28);
-        const high = Math.abs((block[i]! << 24) >> 28);
-        most = Math.max(most, low, high);
-      }
-      return most === limit;
-    }),
+  checkBlock: (payload, from, to, length) => {
+    const padded = length % 2 === 1 && payload[to - 1]! >> 4 !== 0;
+    return checkScaledBlock(payload, from, to, 7, padded ? never : isFull);
+  },
 });
+
+const never = () => false;
+
+/** −8 has no place in a symmetric code; 7 and −7 are its ends. */
+function isFull(codes: Uint8Array, from: number, to: number): boolean {
+  let full = false;
+  for (let i = from; i < to; i++) {
+    const low = codes[i]! & 15;
+    const high = codes[i]! >> 4;
+    if (low === 8 || high === 8) return false;
+    if (low === 7 || low === 9 || high === 7 || high === 9) full = true;
+  }
+  return full;
+}

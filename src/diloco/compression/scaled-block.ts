@@ -4,19 +4,22 @@ import { scaleAt } from './codec.ts';
 
 const normalMin = 2 ** -126;
 
-/** `fills(limit)`: whether the largest code is exactly `limit`, as it is in every block that was really scaled. */
+/** Of the block at [from, to). `isFull`: its largest code is exactly `limit`, as after any real scaling. */
 export function checkScaledBlock(
-  block: Uint8Array,
+  payload: Uint8Array,
+  from: number,
+  to: number,
   limit: number,
-  fills: (limit: number) => boolean,
+  isFull: (payload: Uint8Array, from: number, to: number) => boolean,
 ): Rejection | undefined {
-  const scale = scaleAt(block);
+  const scale = scaleAt(payload, from);
   if (scale === 0) {
-    for (const byte of block) if (byte !== 0) return reject('not-canonical', 'codes under a zero scale');
+    for (let i = from; i < to; i++)
+      if (payload[i] !== 0) return reject('not-canonical', 'codes under a zero scale');
     return undefined;
   }
   // Written so that NaN fails too.
   if (!(scale >= normalMin)) return reject('bad-scale', `${scale}`);
   if (!Number.isFinite(Math.fround(scale * limit))) return reject('bad-scale', 'values beyond f32');
-  return fills(limit) ? undefined : reject('not-canonical', `largest code is not ${limit}`);
+  return isFull(payload, from + 4, to) ? undefined : reject('not-canonical', `largest code is not ${limit}`);
 }

@@ -13,7 +13,8 @@ const bf16Infinity = 0x7f80;
 export const sparse = blockwiseCodec('sparse', {
   id: 3,
   feedbackDecay: 0.95,
-  checkBlock: (block, length) => {
+  checkBlock: (payload, from, to, length) => {
+    const block = payload.subarray(from, to);
     const low = block[0]! | (block[1]! << 8);
     const high = block[2]! | (block[3]! << 8);
     if (low >= bf16Infinity || high >= bf16Infinity)
