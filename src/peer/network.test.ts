@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { testKeys } from '../../test/replica-group.ts';
+import { presets } from '../model/config.ts';
+import { toHex } from '../std/bytes.ts';
+import {
+  createNetworkDocument,
+  type NetworkDraft,
+  networkBytesMax,
+  parseNetwork,
+  requireNetwork,
+} from './network.ts';
+import { defaultOuter, defaultTraining } from './policy.ts';
+
+const keys = testKeys(3);
+const draft: NetworkDraft = {
+  name: 'test',
+  seed: new Uint8Array(32).fill(1),
+  model: presets.tiny,
+  dataset: '0'.repeat(64),
+  training: defaultTraining(presets.tiny),
+  outer: defaultOuter('int8', 'default'),
+  members: keys.map(({ publicKey }, i) => ({ publicKey, weight: i + 1 })),
+  bootstrap: ['/ip4/127.0.0.1/tcp/4001'],
+};
+const text = createNetworkDocument(draft, keys[0]!);
+const parsed = parseNetwork(text);
+assert.ok(parsed.ok);
+const network = parsed.value;
+
+/** The document with one place changed. */
+function changed(path: readonly (string | number)[], value: unknown): string {
+  const document = JSON.parse(text);
+  let at = document;
+  for (const key of path.slice(0, -1)) at = at[key];
+  at[path.at(-1)!] = value;
+  return JSON.stringify(document);
+}
+const resultOf = (document: string) => {
+  const outcome = parseNetwork(document);
+  return outcome.ok ? 'accepted' : `${outcome.code} ${outcome.detail}`.trim();
+};
+
+test('what a founder writes is what a node reads', () => {
+  assert.deepEqual(network.training, draft.training);
+  assert.deepEqual(network.outer, draft.outer);
+  assert.deepEqual(network.model, draft.model);
+  assert.deepEqual(network.bootstrap, draft.bootstrap);
+  assert.deepEqual(
+    network.members.map(({ nodeId, weight }) => [nodeId, weight]),
+    keys.map(({ nodeId }, i) => [nodeId, i + 1]),
+  );
+  assert.equal(toHex(network.founder), toHex(keys[0]!.publicKey));
+});
+
+test('bootstrap addresses and the order of fields are not part of the network’s name; everything else is signed', () => {
+  const elsewhere = parseNetwork(changed(['bootstrap'], []));
+  assert.ok(elsewhere.ok);
+  assert.deepEqual(elsewhere.value.networkId, network.networkId);
+  const document = JSON.parse(text);
+  const body = Object.fromEntries(Object.entries(document.body).reverse());
+  const reordered = parseNetwork(JSON.stringify({ ...document, body }));
+  assert.ok(reordered.ok);
+  assert.deepEqual(reordered.value.networkId, network.networkId);
+  const changes: [readonly (string | number)[], unknown][] = [
+    [['body', 'name'], 'other'],
+    [['body', 'seed'], 'f'.repeat(64)],
+    [['body', 'dataset'], 'f'.repeat(64)],
+    [['body', 'training', 'innerSteps'], 7],
+    [['body', 'outer', 'learningRate'], 0.5],
+    [['body', 'members', 1, 'weight'], 9],
+    [['body', 'members'], [{ publicKey: toHex(keys[2]!.publicKey), weight: 1 }]],
+    [['founder'], toHex(keys[1]!.publicKey)],
+    [['signature'], '0'.repeat(128)],
+  ];
+  for (const [path, value] of changes)
+    assert.equal(resultOf(changed(path, value)), 'bad-signature', path.join('.'));
+  const resigned = parseNetwork(createNetworkDocument({ ...draft, name: 'other' }, keys[0]!));
+  assert.ok(resigned.ok);
+  assert.notDeepEqual(resigned.value.networkId, network.networkId);
+});
+
+test('a bad document names the field', () => {
+  const cases: [readonly (string | number)[], unknown, RegExp][] = [
+    [['body', 'format'], 2, /^bad-network body\.format/],
+    [['body', 'name'], '', /^bad-network body\.name/],
+    [['body', 'training', 'innerSteps'], 0, /^bad-network body\.training\.innerSteps/],
+    [['body', 'training', 'peakLearningRate'], -1, /^bad-network body\.training\.peakLearningRate/],
+    [['body', 'outer', 'aggregator'], 'best', /^bad-network body\.outer\.aggregator/],
+    [['body', 'members'], [], /^bad-network body\.members/],
+    [['body', 'members', 0, 'publicKey'], 'x', /^bad-network body\.members\.0\.publicKey/],
+    [['body', 'members', 0, 'weight'], 0.5, /^bad-network body\.members\.0\.weight/],
+    [['body', 'members', 1], { publicKey: toHex(keys[0]!.publicKey), weight: 1 }, /a member is named twice/],
+    [['body', 'model', 'layers'], 0, /^bad-network model: layers/],
+    [['body', 'training', 'sequence'], 1024, /sequence exceeds the context/],
+    [['body', 'surprise'], 1, /^bad-network body/],
+    [['signature'], 5, /^bad-network signature/],
+  ];
+  for (const [path, value, expected] of cases) assert.match(resultOf(changed(path, value)), expected);
+  assert.match(resultOf('{"body":'), /^bad-network not JSON/);
+  assert.match(resultOf('null'), /^bad-network document/);
+  assert.match(resultOf(' '.repeat(networkBytesMax + 1)), /too large/);
+  assert.throws(
+    () => requireNetwork('{}', 'network.json'),
+    /^CodedError: network\.json is not a valid network manifest: body/,
+  );
+});
+
+test('property: nothing that is read makes it throw', () => {
+  fc.assert(fc.property(fc.string({ maxLength: 200 }), (noise) => void parseNetwork(noise)));
+  fc.assert(fc.property(fc.json(), (json) => void parseNetwork(json)));
+  fc.assert(
+    fc.property(fc.constantFrom(...Object.keys(JSON.parse(text).body)), fc.jsonValue(), (field, value) => {
+      assert.notEqual(resultOf(changed(['body', field], value)), '');
+    }),
+  );
+});
