@@ -37,7 +37,9 @@ export const documentPieceBytes = 64 * 1024;
 const treesKept = 32;
 /** For all pieces of the manifest or the tokenizer from one peer. */
 const documentTimeoutMs = 120_000;
-const patienceMsDefault = 60_000;
+/** A round goes on meanwhile: who finds no shard for so long leaves its part out. */
+const patienceMsDefault = 20_000;
+const startPatienceMsDefault = 60_000;
 
 const hashSchema = z.instanceof(Uint8Array).refine((value) => value.length === 32);
 const indexSchema = z.number().int().min(0);
@@ -55,8 +57,8 @@ export interface ServedDataset extends Pick<Dataset, 'manifest' | 'hash' | 'publ
 
 /**
  * Answers `[manifest or tokenizer, dataset hash, piece]` with `[bytes of all, piece]`, and `[chunk, dataset hash, shard,
- * chunk]` with a chunk message. Rejects with `malformed`, `unknown-dataset`, `no-such-piece`, `no-such-chunk`,
- * `shard-not-held` or the dataset's own code.
+ * chunk]` with a chunk message. Rejects with `malformed`, `unknown-dataset`, `no-such-piece`, `no-such-chunk`
+ * or `shard-not-held`.
  */
 export function serveDataset(transport: Transport, served: ServedDataset): () => void {
   const documents = { manifest: encodeManifest(served), tokenizer: served.tokenizerJson };
@@ -87,7 +89,8 @@ export function serveDataset(transport: Transport, served: ServedDataset): () =>
     try {
       return await chunk(parsed.data[2], parsed.data[3]);
     } catch (error) {
-      if (error instanceof CodedError) return reject(error.code);
+      // A file of ours is gone or damaged: for whoever asks that is not having it.
+      if (error instanceof CodedError) return reject('shard-not-held', error.code);
       throw error;
     }
   });
@@ -217,7 +220,7 @@ async function fetchDocument<T>(
   };
   const { value, bytes } = await asker.ask({
     topic: `the ${part} of dataset ${options.hash}`,
-    patienceMs: options.startPatienceMs ?? patienceMsDefault,
+    patienceMs: options.startPatienceMs ?? startPatienceMsDefault,
     attempt,
   });
   options.onFetched?.({ part, shard: null, bytes });

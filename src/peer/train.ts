@@ -139,7 +139,8 @@ async function innerLoop(peer: Peer, before: RoundWork, signal: AbortSignal): Pr
   for (let step = peer.position.step; step < stepsWanted(peer, step) && !signal.aborted; step++) {
     if (findLag(peer)) break;
     const startedMs = clock.nowMs();
-    const data = await peer.steps.batch(round, step);
+    const data = await ifAvailable(peer, () => peer.steps.batch(round, step));
+    if (!data) break;
     const rate = learningRate(network.training, round * innerSteps + step);
     const { loss, gradientNorm } = await replica.trainStep([data], rate);
     losses.push(loss);
@@ -306,7 +307,19 @@ async function heldOutLossOf(peer: Peer): Promise<number | null> {
   const { dataset, network, replica, heldOutBatches: count } = peer.options;
   if (count === 0) return null;
   const { batch, sequence } = network.training;
-  return replica.evaluate(await heldOutBatches(dataset, { batch, sequence, count }));
+  const batches = await ifAvailable(peer, () => heldOutBatches(dataset, { batch, sequence, count }));
+  return batches ? replica.evaluate(batches) : null;
+}
+
+/** Undefined when no other node gives what must be fetched: this node leaves out its part and follows the network. */
+async function ifAvailable<T>(peer: Peer, read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof CodedError) || error.code !== 'dataset-unavailable') throw error;
+    emit(peer, { type: 'warning', code: error.code, detail: error.message });
+    return undefined;
+  }
 }
 
 function emit(peer: Peer, event: NodeEvent): void {

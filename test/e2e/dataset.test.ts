@@ -1,6 +1,6 @@
-/** A node joins a network without the dataset that it trains on: it fetches what it needs, trains on it, and keeps it. */
+/** Nodes that join a network without the dataset that it trains on: they fetch what they need, train on it, and keep it. */
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ChildSpec } from '../../src/cli/child-nodes.ts';
@@ -84,6 +84,37 @@ test('a late joiner without the dataset trains on what it fetched, and fetches n
       [],
       'nothing that it had was fetched again',
     );
+  } finally {
+    await harness.close();
+  }
+});
+
+test('a shard that nobody has leaves a node without its part of the rounds, until somebody has it', async () => {
+  const harness = await createHarness({ nodes: 3, buildDataset });
+  const members = harness.cluster.nodes.map((node) => node.spec.name);
+  const lastRound = (name: string) => harness.rounds(name).at(-1)?.round ?? -1;
+  const root = join(harness.cluster.nodes[0]!.directory, '..');
+  const shards = join(root, 'dataset', 'shards');
+  try {
+    harness.startAll();
+    await harness.until('members close round 1', () => members.every((name) => lastRound(name) >= 1));
+    // Members go on with the shards that they have in memory.
+    await rename(shards, `${shards}-away`);
+    harness.startSpec(newcomer(harness, join(root, 'late')));
+    const warned = () =>
+      harness
+        .events('late')
+        .some((event) => event.type === 'warning' && event.code === 'dataset-unavailable');
+    await harness.until('it says that its shard is not to be had', warned);
+    await harness.until('it follows the network', () => harness.rounds('late').length >= 1);
+    assert.ok(harness.rounds('late').every(({ trainingLoss }) => trainingLoss === null));
+    await rename(`${shards}-away`, shards);
+    await harness.until('it trains', () =>
+      harness.rounds('late').some(({ trainingLoss }) => trainingLoss !== null),
+    );
+    const upTo = lastRound('late');
+    await harness.until('members are as far', () => members.every((name) => lastRound(name) >= upTo));
+    agreedHashes(harness, [...members, 'late']);
   } finally {
     await harness.close();
   }
