@@ -48,7 +48,7 @@ export interface ContributionPool {
 const strangersMax = 64;
 const roundsAheadMax = 2;
 /** Peers asked for one blob besides its announcer. */
-const fallbackPeersMax = 4;
+const fallbackPeersMax = 16;
 
 export function createContributionPool(options: PoolOptions): ContributionPool {
   const members = new Set(options.memberIds);

@@ -237,13 +237,16 @@ test('does not vote for a proposer that leaves out most of what has come', async
   assert.equal(await validate(listOf([1, 2])), true);
 });
 
-test('a vote waits until this node has closed the round before; an abort ends the wait', async () => {
-  const { coordinator, application, listOf, asked, validate } = coordinatorOf();
+test('a vote waits until this node has closed the round before and would close this one; an abort ends the wait', async () => {
+  const { coordinator, application, listOf, asked, validate, contribute } = coordinatorOf();
   coordinator.begin(0, testBase);
   const later = listOf([1, 2], { round: 1, base: nextBase });
   const vote = application.validate(later, context());
   assert.equal(await asked(vote), 'waiting');
   coordinator.begin(1, nextBase);
+  assert.equal(await asked(vote), 'waiting', 'most are still to come: no vote for closing now');
+  await coordinator.contribute(blobOf(1), 4);
+  for (const index of [1, 2, 3]) await contribute(index, blobOf(index), { round: 1, base: nextBase });
   assert.equal(await asked(vote), true);
   const abort = new AbortController();
   const far = listOf([1], { round: 3, base: nextBase });

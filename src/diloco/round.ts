@@ -79,6 +79,8 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
   /** Whether this node began the round with the others, so that arrivals tell how long a round takes. */
   let onTime = true;
   let closed = false;
+  /** Whether this node would close the round with what has come. */
+  let ripe = false;
   let newestDecided = -1;
   let cancelTimer = () => {};
   let lastContributors = new Set<NodeId>();
@@ -104,12 +106,18 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     wakeWaiting();
     if (closed || round < 0 || pool.valid().length === 0 || newestDecided >= round) return;
     const settled = pool.settled();
-    if (expected().every((node) => settled.has(node))) return options.wake();
+    if (expected().every((node) => settled.has(node))) return ripen();
     const dueMs = deadline.collectingMs(arrivals(), options.memberIds.length);
     if (dueMs === undefined) return;
     const leftMs = startedMs + dueMs - clock.nowMs();
-    if (leftMs <= 0) options.wake();
+    if (leftMs <= 0) ripen();
     else cancelTimer = clock.setTimer(leftMs, notice);
+  };
+
+  const ripen = () => {
+    ripe = true;
+    wakeWaiting();
+    options.wake();
   };
 
   const wakeWaiting = () => {
@@ -143,6 +151,9 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       return false;
     const outcomes = await Promise.all(list.contributions.map((one) => pool.obtain(one)));
     if (!outcomes.every((outcome) => outcome.ok)) return false;
+    // No vote before this node would itself close the round, or a hostile leader could close it with few in.
+    while (!ripe && round === list.round && !context.signal.aborted) await change(context.signal);
+    if (round !== list.round || context.signal.aborted) return false;
     // A proposer that leaves out most of what has arrived does not get this vote; the next leader will do better.
     const listed = new Set(list.contributions.map((one) => one.nodeId));
     const here = drawRoundList(
@@ -206,6 +217,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       round = nextRound;
       base = nextBase;
       startedMs = clock.nowMs();
+      ripe = false;
       for (const known of decided.keys()) if (known < round) decided.delete(known);
       pool.begin(round, base);
       notice();

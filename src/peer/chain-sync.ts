@@ -4,6 +4,7 @@
  */
 import { decodeDecided, encodeDecided } from '../consensus/block.ts';
 import { defaultLimits } from '../consensus/limits.ts';
+import { isMisbehaviour } from '../consensus/receive.ts';
 import type { Replica } from '../consensus/types.ts';
 import { blocksProtocol } from '../net/protocol.ts';
 import type { Transport } from '../net/transport.ts';
@@ -64,7 +65,7 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
     serve: (replica) => {
       const unsubscribe = transport.subscribe(topic, defaultLimits.messageBytesMax, (from, message) => {
         const received = replica.receive(from, message);
-        if (!received.ok && offences.has(received.code)) transport.penalize(from, received.code);
+        if (!received.ok && isMisbehaviour(received.code)) transport.penalize(from, received.code);
       });
       const unhandle = transport.handle(blocksProtocol, async (_from, request) => {
         const decoded = decodeCanonical(request, blocksProtocol.requestBytesMax);
@@ -81,6 +82,3 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
     catchUp: (replica, height) => void catchUp(replica, height),
   };
 }
-
-/** Rejections that no honest peer causes. */
-const offences = new Set(['malformed', 'not-canonical', 'too-large', 'bad-signature', 'bad-certificate']);
