@@ -1,0 +1,187 @@
+/**
+ * Whole peers in one process: real consensus, rounds and replicas of the smallest model, joined by the in-memory hub in
+ * virtual time. A step takes as long as the test says; everything else takes no time but the wire's.
+ */
+import assert from 'node:assert/strict';
+import type { StageReplica } from '../src/diloco/replica.ts';
+import type { Dataset } from '../src/genesis/dataset.ts';
+import type { Transport } from '../src/net/transport.ts';
+import type { NodeEvent } from '../src/peer/events.ts';
+import { createNetworkDocument, requireNetwork } from '../src/peer/network.ts';
+import { createPeer, type Peer, type PeerOptions } from '../src/peer/peer.ts';
+import { replicaSettings } from '../src/peer/plan.ts';
+import { defaultOuter, type TrainingPolicy } from '../src/peer/policy.ts';
+import { train } from '../src/peer/train.ts';
+import { sleep } from '../src/std/clock.ts';
+import { memoryStore, type Store } from '../src/std/store.ts';
+import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
+import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
+
+export type RoundEvent = NodeEvent & { type: 'round' };
+
+export interface GroupPeer {
+  readonly peer: Peer;
+  readonly replica: StageReplica;
+  readonly transport: Transport;
+  readonly events: NodeEvent[];
+  rounds(): RoundEvent[];
+  /** Stops it as a signal does; resolves when training has ended and everything is closed. */
+  stop(): Promise<void>;
+  /** Gone at once: nothing it says or hears matters any more. */
+  crash(): Promise<void>;
+  /** How training ended, once it has. */
+  readonly ended: { error?: unknown } | undefined;
+}
+
+export interface StartOptions {
+  readonly stepMs?: number;
+  readonly replica?: StageReplica;
+  readonly store?: Store;
+  readonly roundsMax?: number;
+  readonly steps?: PeerOptions['steps'];
+}
+
+export interface PeerGroup {
+  readonly net: VirtualNetwork;
+  readonly ids: readonly string[];
+  start(index: number, options?: StartOptions): Promise<GroupPeer>;
+  /** Lets time pass until the condition holds; fails with what everybody did last when it does not in time. */
+  until(what: string, condition: () => boolean, limitMs?: number): Promise<void>;
+  settle<T>(work: Promise<T>, limitMs?: number): Promise<T>;
+}
+
+const innerSteps = 3;
+
+export function createPeerGroup(
+  nodes: number,
+  members = nodes,
+  policy: Partial<TrainingPolicy> = {},
+): PeerGroup {
+  const net = createVirtualNetwork(0);
+  const { keys } = createVirtualNetwork(nodes);
+  const ids = keys.map(({ nodeId }) => nodeId);
+  const { beta1, beta2, epsilon, weightDecay, clip } = tinySettings.inner;
+  const schedule = { peakLearningRate: 1e-2, warmupSteps: 0, totalSteps: 1000, floorRatio: 1 };
+  const { batch, sequence } = tinySettings;
+  const document = createNetworkDocument(
+    {
+      name: 'group',
+      seed: tinySettings.seed,
+      model: tinyConfig,
+      dataset: '0'.repeat(64),
+      training: {
+        innerSteps,
+        batch,
+        sequence,
+        ...schedule,
+        beta1,
+        beta2,
+        epsilon,
+        weightDecay,
+        clip,
+        ...policy,
+      },
+      outer: defaultOuter('int8', 'default'),
+      members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
+    },
+    keys[0]!,
+  );
+  const network = requireNetwork(document, 'group');
+  const started = new Map<number, GroupPeer>();
+
+  const settle = async <T>(work: Promise<T>, limitMs = 60_000): Promise<T> => {
+    let result: { value: T } | { error: unknown } | undefined;
+    work.then(
+      (value) => (result = { value }),
+      (error) => (result = { error }),
+    );
+    await net.clock.run(net.clock.nowMs() + limitMs, () => result !== undefined);
+    assert.ok(result, 'still waiting');
+    if ('error' in result) throw result.error;
+    return result.value;
+  };
+
+  return {
+    net,
+    ids,
+    settle,
+    async start(index, options = {}) {
+      const transport = net.hub.join(ids[index]!);
+      const real = options.replica ?? (await tinyReplica({ ...replicaSettings(network) }));
+      const replica: StageReplica = {
+        ...real,
+        trainStep: async (batches, rate) => {
+          await sleep(net.clock, options.stepMs ?? 1000);
+          return real.trainStep(batches, rate);
+        },
+      };
+      const events: NodeEvent[] = [];
+      const peer = await createPeer({
+        network,
+        key: keys[index]!,
+        dataset: {} as Dataset,
+        transport,
+        clock: net.clock,
+        store: options.store ?? memoryStore(),
+        replica,
+        events: (event) => events.push(event),
+        heldOutBatches: 0,
+        ...(options.roundsMax !== undefined && { roundsMax: options.roundsMax }),
+        steps: (made) => ({
+          batch: async (round, step) => tinyBatch((innerSteps * round + step) % 200, index),
+          ...options.steps?.(made),
+        }),
+      });
+      const abort = new AbortController();
+      let ended: GroupPeer['ended'];
+      const training = train(peer, abort.signal).then(
+        () => (ended = {}),
+        (error) => (ended = { error }),
+      );
+      const end = async () => {
+        abort.abort(new Error('stopped'));
+        await settle(training);
+        await peer.close();
+        await transport.close();
+        started.delete(index);
+      };
+      const one: GroupPeer = {
+        peer,
+        replica,
+        transport,
+        events,
+        rounds: () => events.filter((event): event is RoundEvent => event.type === 'round'),
+        stop: end,
+        crash: async () => {
+          net.hub.crash(ids[index]!);
+          await end();
+        },
+        get ended() {
+          return ended;
+        },
+      };
+      started.set(index, one);
+      return one;
+    },
+    async until(what, condition, limitMs = 300_000) {
+      await net.clock.run(net.clock.nowMs() + limitMs, condition);
+      if (condition()) return;
+      const last = [...started].map(([index, { events, peer, ended }]) => {
+        const status = JSON.stringify({ ...peer.consensus.status(), ended: String(ended?.error ?? '') });
+        return `${index} at ${peer.position.round}: ${JSON.stringify(events.slice(-3))} ${status}`;
+      });
+      assert.fail(`not within ${limitMs} ms: ${what}\n${last.join('\n')}`);
+    },
+  };
+}
+
+/** Fails when two nodes closed one round with different states. */
+export function assertOneHistory(peers: readonly GroupPeer[]): void {
+  const hashes = new Map<number, string>();
+  for (const peer of peers) {
+    for (const { round, stateHash } of peer.rounds()) {
+      assert.equal(hashes.get(round) ?? stateHash, stateHash, `after round ${round}`);
+      hashes.set(round, stateHash);
+    }
+  }
+}
