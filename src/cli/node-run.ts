@@ -21,6 +21,7 @@ import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { lockFolder } from '../platform/nodejs/folder-lock.ts';
+import { tuneGarbageCollection } from '../platform/nodejs/garbage.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
 import { packageVersion } from '../platform/nodejs/installation.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
@@ -67,6 +68,7 @@ const peersEventMs = 2_000;
 
 /** Runs until the signal aborts, or the last round asked for is closed. */
 export async function runNode(options: NodeRunOptions, signal: AbortSignal): Promise<void> {
+  tuneGarbageCollection();
   const stack = new AsyncDisposableStack();
   try {
     const node = await composeNode(options, signal, stack).catch(ignoreAbort(signal));
