@@ -281,7 +281,7 @@ function attemptOf({ code }: Rejection): Attempt<never> {
   return { kind: isAbsent ? 'absent' : 'failed' };
 }
 
-/** Shards chunk by chunk from peers, neighbouring chunks from different ones. */
+/** Shards chunk by chunk from peers, neighbouring chunks and shards from different ones. */
 function peerSource(
   asker: PeerAsker,
   manifest: DatasetManifest,
@@ -290,7 +290,7 @@ function peerSource(
   return chunkedSource(manifest, (shard, chunk, take) =>
     asker.ask({
       topic: `shard ${shard} of dataset ${hash}`,
-      start: chunk,
+      start: shard + chunk,
       patienceMs,
       attempt: async (peer): Promise<Attempt<void>> => {
         const answer = await asker.request(peer, encodeCanonical(['chunk', fromHex(hash), shard, chunk]));
