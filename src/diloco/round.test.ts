@@ -143,6 +143,27 @@ test('a silent member is waited for as long again as half of them took; one that
   }
 });
 
+test('a node without a vote that came just too late is waited for in the next round', async () => {
+  const { coordinator, application, contribute, listOf, run, woken } = coordinatorOf(4, 3);
+  coordinator.begin(0, testBase);
+  await run(10_000);
+  for (const index of [1, 2]) await contribute(index);
+  await coordinator.contribute(blobOf(1), 4);
+  await run(100);
+  assert.equal(woken(), true, 'the members are here');
+  application.decided(block(listOf([1, 2])));
+  coordinator.begin(1, nextBase);
+  await contribute(3);
+  await run(10_000);
+  for (const index of [1, 2]) await contribute(index, blobOf(index), { round: 1, base: nextBase });
+  await coordinator.contribute(blobOf(1), 4);
+  await run(100);
+  assert.equal(woken(), false);
+  await contribute(3, blobOf(3), { round: 1, base: nextBase });
+  await run(100);
+  assert.equal(woken(), true);
+});
+
 test('a refused contribution is not waited for', async () => {
   const { coordinator, contribute, run, woken, refused } = coordinatorOf();
   coordinator.begin(0, testBase);

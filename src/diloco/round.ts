@@ -65,6 +65,9 @@ export interface RoundCoordinator {
   close(): void;
 }
 
+/** Nodes waited for besides the members. */
+const contributorsExpectedMax = 64;
+
 /** Decided lists kept until their round is closed here. */
 const decidedKept = 64;
 
@@ -200,6 +203,11 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     const decoded = decodeAnnouncement(networkId, message);
     if (!decoded.ok) return transport.penalize(from, decoded.code);
     const offered = pool.offer(decoded.value, from);
+    // It came just too late for the round before: a node that is a little slower than the members is waited for from
+    // now on, or its work would never count.
+    const isLatecomer = !offered.ok && decoded.value.round === round - 1;
+    if (isLatecomer && lastContributors.size < contributorsExpectedMax)
+      lastContributors.add(decoded.value.nodeId);
     if (!offered.ok && offered.code === 'equivocation')
       options.onRejected(round, decoded.value.nodeId, offered.code);
     return undefined;

@@ -162,7 +162,7 @@ test('a member that contributes garbage, and one that withholds its blob, are re
 });
 
 test('stopped in any phase, a node ends at once and leaves no timer that acts', async () => {
-  for (const phaseMs of [0, 10, 500, 1500, 3000, 3005, 3010, 3020, 3050, 9000]) {
+  for (const phaseMs of [10, 1500, 3005, 3015]) {
     const group = createPeerGroup(4);
     const peers = await startAll(group, 4);
     await group.net.run(phaseMs);
