@@ -17,7 +17,7 @@ import { memoryStore, type Store } from '../src/std/store.ts';
 import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
 import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
 
-export type RoundEvent = NodeEvent & { type: 'round' };
+type RoundEvent = NodeEvent & { type: 'round' };
 
 export interface GroupPeer {
   readonly peer: Peer;
@@ -33,7 +33,7 @@ export interface GroupPeer {
   readonly ended: { error?: unknown } | undefined;
 }
 
-export interface StartOptions {
+interface StartOptions {
   readonly stepMs?: number;
   readonly replica?: StageReplica;
   readonly store?: Store;

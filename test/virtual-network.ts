@@ -58,7 +58,7 @@ export function named(blob: Uint8Array): Contribution {
   return { blob, blobHash: sha256Hex(blob) };
 }
 
-export interface AnnouncedAs {
+interface AnnouncedAs {
   readonly round?: number;
   readonly base?: HashHex;
   readonly batches?: number;
