@@ -160,3 +160,15 @@ test('generated keys differ', () => {
   const ids = new Set(Array.from({ length: 20 }, () => generateKeyPair().nodeId));
   assert.equal(ids.size, 20);
 });
+
+test('a signature that has verified vouches for its own digest and key only', () => {
+  const [one, other] = [generateKeyPair(), generateKeyPair()];
+  const digest = sha256(utf8('one'));
+  const signature = signDigest(digest, one.secretKey);
+  for (let time = 0; time < 2; time++) {
+    assert.ok(verifyDigest(digest, signature, one.publicKey));
+    assert.ok(!verifyDigest(sha256(utf8('two')), signature, one.publicKey));
+    assert.ok(!verifyDigest(digest, signature, other.publicKey));
+    assert.ok(!verifyDigest(digest, signature.with(40, signature[40]! ^ 1), one.publicKey));
+  }
+});

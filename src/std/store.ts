@@ -1,9 +1,15 @@
 /** Durable key-value storage, handed in: files on a node, memory in tests and in the simulator. */
 
+/** Copying more would keep a thread too long. */
+export const copiedBytesMax = 1024 * 1024;
+
 export interface Store {
   /** The last value put, or undefined. */
   get(key: string): Promise<Uint8Array | undefined>;
-  /** Durable and atomic when the promise resolves: after a crash the old or the new value is there, whole. */
+  /**
+   * Durable and atomic when the promise resolves: after a crash the old or the new value is there, whole. The caller
+   * may change the value afterwards; one above `copiedBytesMax` only once the promise has resolved.
+   */
   put(key: string, value: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;
   /** Keys with the prefix, sorted. */

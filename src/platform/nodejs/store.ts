@@ -5,7 +5,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CodedError } from '../../std/outcome.ts';
-import type { Store } from '../../std/store.ts';
+import { copiedBytesMax, type Store } from '../../std/store.ts';
 import { createFolder, fileError, removeTemporaries, syncFolder, writeFileAtomic } from './files.ts';
 
 const suffix = '.value';
@@ -31,7 +31,7 @@ export async function folderStore(folder: string): Promise<Store> {
     },
     async put(key, value) {
       const path = pathOf(folder, key);
-      const copy = value.slice();
+      const copy = value.length > copiedBytesMax ? value : value.slice();
       return inOrder(key, () => writeFileAtomic(path, copy, { mode: 0o600 }));
     },
     async delete(key) {
