@@ -96,7 +96,9 @@ export function createCluster(options: ClusterOptions): Cluster {
         if (life.alive) network.publishTo(transport, recipients, topic, message);
       },
       during: (work) => clock.during(work),
-      report: (error) => errors.push(error),
+      report: (error) => {
+        if (life.alive) errors.push(error);
+      },
     });
   };
 

@@ -1,8 +1,14 @@
 /** Runs seeds of a scenario and collects what happened. Knows scenarios by name; prints nothing. */
 import { consensusCanary, consensusScenario } from './consensus/scenario.ts';
+import { dilocoCanary, dilocoScenario } from './diloco/scenario.ts';
 import { replayCommand, type Scenario, type ScenarioResult, Violation } from './scenario.ts';
 
-export const scenarios: readonly Scenario[] = [consensusScenario, consensusCanary];
+export const scenarios: readonly Scenario[] = [
+  consensusScenario,
+  consensusCanary,
+  dilocoScenario,
+  dilocoCanary,
+];
 
 export type SeedReport = { readonly seed: number } & (
   | { readonly ok: true; readonly result: ScenarioResult }

@@ -41,7 +41,7 @@ export function hostileMember(
         await runReplica(world, env, sides[0]!);
         break;
       case 'double':
-        sayEverything(world, env);
+        sayEverything(world, world.checker.rounds, env);
         break;
     }
     return { stop() {} };
@@ -74,7 +74,7 @@ async function runReplica(world: ConsensusWorld, env: NodeEnv, side: readonly No
 }
 
 /** Random bytes, damaged copies, old messages again, votes for heights that nobody has reached. */
-function speakGarbage(env: NodeEnv): void {
+export function speakGarbage(env: NodeEnv): void {
   const heard: Uint8Array[] = [];
   env.transport.subscribe(topic, defaultLimits.messageBytesMax, (_from, message) => {
     heard.push(message);
@@ -94,7 +94,11 @@ function speakGarbage(env: NodeEnv): void {
 }
 
 /** Votes for every block it hears of, for the dummy too, finalizes all, and proposes twice when it leads. */
-function sayEverything(world: ConsensusWorld, env: NodeEnv): void {
+export function sayEverything(
+  world: Pick<ConsensusWorld, 'networkId' | 'members' | 'signatures'>,
+  rounds: () => number,
+  env: NodeEnv,
+): void {
   const members = memberSet(world.members, defaultLimits.membersMax);
   const said = new Set<string>();
   const sign = (kind: VoteKind | 'proposal', height: number, hash: Uint8Array) =>
@@ -145,7 +149,7 @@ function sayEverything(world: ConsensusWorld, env: NodeEnv): void {
       vote('vote', block.height, hash);
       if (chance(env.random, 0.5)) vote('dummy', block.height, new Uint8Array(32));
       vote('finalize', block.height, hash);
-      propose(block, world.checker.rounds() + (chance(env.random, 0.5) ? 0 : 1));
+      propose(block, rounds() + (chance(env.random, 0.5) ? 0 : 1));
     } else if (heard.type === 'vote' && heard.vote.kind !== 'dummy') {
       vote(heard.vote.kind, heard.vote.height, heard.vote.blockHash);
     }

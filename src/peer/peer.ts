@@ -3,7 +3,7 @@
  * around one replica. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
 import { createReplica } from '../consensus/replica.ts';
-import type { Replica as ConsensusReplica } from '../consensus/types.ts';
+import type { Replica as ConsensusReplica, SignatureScheme } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
 import type { StageReplica, Standing } from '../diloco/replica.ts';
 import { resynchronise, serveState } from '../diloco/resync.ts';
@@ -48,6 +48,8 @@ export interface PeerOptions {
   /** Ends training after this many rounds of the network. */
   readonly roundsMax?: number;
   readonly steps?: (peer: Peer) => Partial<PeerSteps>;
+  /** Of votes; the simulator puts cheaper ones in. */
+  readonly signatures?: SignatureScheme;
 }
 
 export interface Peer {
@@ -111,6 +113,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       },
     },
     appliedHeight: 0,
+    ...(options.signatures && { signatures: options.signatures }),
   });
   const agreement = trackAgreement({ network, key, transport });
   const stops = [

@@ -1,0 +1,113 @@
+/**
+ * What must hold of training together, whatever happens: one list for a round, one state after it, nothing counted
+ * twice, nothing lost. Watches honest nodes from outside, in omniscience; it computes nothing of its own.
+ */
+import type { DecidedBlock } from '../../src/consensus/types.ts';
+import type { RoundRequest } from '../../src/diloco/replica.ts';
+import { decodeRoundList } from '../../src/diloco/round-list.ts';
+import type { NetworkManifest } from '../../src/peer/network.ts';
+import { toHex } from '../../src/std/bytes.ts';
+import { type HashHex, sha256Hex } from '../../src/std/hash.ts';
+import { holds } from '../scenario.ts';
+
+export interface DilocoChecker {
+  /** What an honest node's consensus has decided. */
+  chain(node: number, blocks: readonly DecidedBlock[]): void;
+  /** An honest node has made this contribution. After a crash it may make another one to the same round. */
+  made(nodeId: string, round: number, blobHash: HashHex): void;
+  /** The honest node that made this blob. */
+  authorOf(blobHash: HashHex): string | undefined;
+  /** An honest node takes the outer step of this list. */
+  closing(node: number, request: RoundRequest): void;
+  /** An honest node stands at the start of a round. */
+  stands(node: number, round: number, stateHash: HashHex): void;
+  /** An honest node took a state from others. */
+  installed(node: number, round: number, stateHash: HashHex): void;
+  /** The lists by which rounds were closed, by round. */
+  closed(): ReadonlyMap<number, RoundRequest>;
+  /** State hash at the start of each round. */
+  states(): ReadonlyMap<number, HashHex>;
+  /** The newest round whose list names this node; −1: none. */
+  lastListed(nodeId: string): number;
+}
+
+export function createDilocoChecker(
+  network: Pick<NetworkManifest, 'networkId'>,
+  honest: ReadonlySet<string>,
+): DilocoChecker {
+  const blocks = new Map<number, HashHex>();
+  const heightOf = new Map<number, number>();
+  const contributions = new Map<string, Set<HashHex>>();
+  const authors = new Map<HashHex, string>();
+  const closed = new Map<number, { request: RoundRequest; name: string }>();
+  const states = new Map<number, HashHex>();
+  const listed = new Map<string, number>();
+
+  const stands = (node: number, round: number, stateHash: HashHex) => {
+    const known = states.get(round) ?? stateHash;
+    states.set(round, known);
+    holds(known === stateHash, 'agreement', () => {
+      return `node ${node} stands at round ${round} in state ${stateHash.slice(0, 8)}, another in ${known.slice(0, 8)}`;
+    });
+  };
+
+  return {
+    chain(node, decided) {
+      for (const { block, hash } of decided) {
+        const name = toHex(hash);
+        const known = blocks.get(block.height);
+        holds(known === undefined || known === name, 'agreement', () => {
+          return `node ${node} decides ${name.slice(0, 8)} at height ${block.height}, another ${known?.slice(0, 8)}`;
+        });
+        if (known || block.payload.length === 0) continue;
+        blocks.set(block.height, name);
+        const list = decodeRoundList(network.networkId, block.payload);
+        holds(list.ok, 'validity', () => `height ${block.height} decides no round list`);
+        const { round } = list.value;
+        const height = heightOf.get(round);
+        holds(height === undefined, 'one-decision-a-round', () => {
+          return `round ${round} is decided at heights ${height} and ${block.height}`;
+        });
+        heightOf.set(round, block.height);
+      }
+    },
+    made(nodeId, round, blobHash) {
+      const key = `${nodeId} ${round}`;
+      authors.set(blobHash, nodeId);
+      contributions.set(key, (contributions.get(key) ?? new Set()).add(blobHash));
+    },
+    authorOf: (blobHash) => authors.get(blobHash),
+    closing(node, request) {
+      const { round } = request;
+      const entries = request.contributions.map(({ nodeId, batches, blob }) => {
+        return { nodeId, batches, blobHash: sha256Hex(blob) };
+      });
+      const name = JSON.stringify(entries);
+      const known = closed.get(round);
+      holds(known === undefined || known.name === name, 'agreement', () => {
+        return `node ${node} closes round ${round} with ${name}, another with ${known?.name}`;
+      });
+      if (known) return;
+      closed.set(round, { request, name });
+      const nodes = new Set(entries.map(({ nodeId }) => nodeId));
+      holds(nodes.size === entries.length, 'counted-once', () => `a node twice in round ${round}: ${name}`);
+      for (const { nodeId, blobHash } of entries) {
+        listed.set(nodeId, Math.max(round, listed.get(nodeId) ?? -1));
+        if (!honest.has(nodeId)) continue;
+        holds(contributions.get(`${nodeId} ${round}`)?.has(blobHash) === true, 'counted-once', () => {
+          return `round ${round} counts a blob of ${nodeId.slice(0, 8)} that it did not make for it`;
+        });
+      }
+    },
+    stands,
+    installed(node, round, stateHash) {
+      holds(states.has(round), 'agreement', () => {
+        return `node ${node} takes a state of round ${round} in which no honest node ever stood`;
+      });
+      stands(node, round, stateHash);
+    },
+    closed: () => new Map([...closed].map(([round, { request }]) => [round, request])),
+    states: () => states,
+    lastListed: (nodeId) => listed.get(nodeId) ?? -1,
+  };
+}

@@ -1,0 +1,180 @@
+/**
+ * Scenario `diloco`: four to seven members, up to f of them hostile, and sometimes a node without a vote that joins
+ * late, train a small real model through a storm of crashes, partitions and bad links, then in the calm, then with as
+ * many down as are tolerated, then together again. Its canary has one twin more than is tolerated.
+ */
+import { toleratedFailures } from '../../src/consensus/members.ts';
+import type { NodeId } from '../../src/net/transport.ts';
+import type { CompressionName } from '../../src/peer/policy.ts';
+import { createCluster, simKeys } from '../cluster.ts';
+import { runStorm } from '../faults.ts';
+import { between, chance, pick, sample, stream } from '../random.ts';
+import { holds, type Scenario, type ScenarioResult } from '../scenario.ts';
+import { createDilocoChecker } from './checkers.ts';
+import { honestNode } from './honest.ts';
+import { type HostileKind, hostileKinds, hostileNode } from './hostile.ts';
+import { reexecuteLists, retrain } from './oracle.ts';
+import { createTwinChannel } from './twins.ts';
+import { createWorld, type Machine } from './world.ts';
+
+const stormMs = 45_000;
+/** Within which rounds must be closed by all again: timeouts may have grown, so it may take a while. */
+const calmMs = 400_000;
+const canaryMs = 60_000;
+
+interface Cast {
+  readonly members: number;
+  /** Nodes without a vote. */
+  readonly guests: number;
+  /** Index → kind. */
+  readonly hostile: ReadonlyMap<number, HostileKind>;
+  readonly machines: readonly Machine[];
+  readonly compression: CompressionName;
+}
+
+function tolerated(members: number): number {
+  return toleratedFailures(Array.from({ length: members }, () => ({ weight: 1 })));
+}
+
+function drawCast(seed: number): Cast {
+  const random = stream(seed, 'cast');
+  const members = 4 + (random.uint32() % 4);
+  const guests = chance(random, 0.5) ? 1 : 0;
+  const hostile = sample(random, [...Array(members).keys()], random.uint32() % (tolerated(members) + 1));
+  return {
+    members,
+    guests,
+    hostile: new Map(hostile.map((index) => [index, pick(random, hostileKinds)])),
+    machines: Array.from({ length: members + guests }, () => ({
+      stepMs: between(random, 300, 700) * (chance(random, 0.2) ? 2.5 : 1),
+      snapshotMs: chance(random, 0.6) ? between(random, 1_000, 10_000) : null,
+    })),
+    compression: pick(random, ['f32', 'int8', 'int4', 'sparse']),
+  };
+}
+
+/** No faults and nobody hostile: for the plain loop as an oracle. */
+function quietCast(seed: number): Cast {
+  const machines = Array.from({ length: 4 }, () => ({ stepMs: 400, snapshotMs: null }));
+  const compression = pick(stream(seed, 'quiet'), ['f32', 'int8', 'int4', 'sparse'] as const);
+  return { members: 4, guests: 0, hostile: new Map(), machines, compression };
+}
+
+function canaryCast(seed: number): Cast {
+  const twins = sample(stream(seed, 'canary'), [0, 1, 2, 3], 2);
+  return { ...quietCast(seed), hostile: new Map(twins.map((index) => [index, 'twins'])) };
+}
+
+function prepare(seed: number, cast: Cast) {
+  const { members, guests, hostile, machines, compression } = cast;
+  const keys = simKeys(seed, members + guests);
+  const honest = [...keys.keys()].filter((index) => !hostile.has(index));
+  const world = createWorld({
+    seed,
+    keys,
+    members,
+    compression,
+    machines,
+    checker: (network) => createDilocoChecker(network, new Set(honest.map((index) => keys[index]!.nodeId))),
+  });
+  const sides: NodeId[][] = [[], []];
+  const separable = [...keys.keys()].filter((index) => hostile.get(index) !== 'twins');
+  for (const [i, index] of separable.entries()) sides[i % 2]!.push(keys[index]!.nodeId);
+  const enemies = { sides, channel: createTwinChannel(sides.length) };
+  const cluster = createCluster({
+    seed,
+    nodes: keys.length,
+    program: (index) => {
+      const kind = hostile.get(index);
+      return kind ? hostileNode(world, kind, enemies) : honestNode(world);
+    },
+  });
+  return { world, cluster, honest, keys };
+}
+
+type Prepared = ReturnType<typeof prepare>;
+
+/** All these nodes close so many rounds more, end within one round of each other, and are all heard. */
+async function mustProgress(
+  { world, cluster, keys }: Prepared,
+  nodes: readonly number[],
+  rounds: number,
+  what: string,
+): Promise<void> {
+  const roundOf = (index: number) => world.peers.get(index)?.position.round ?? -1;
+  const listed = (index: number) => world.checker.lastListed(keys[index]!.nodeId);
+  const from = Math.max(...nodes.map(roundOf));
+  const isDone = () => {
+    const at = nodes.map(roundOf);
+    const isClose = Math.max(...at) - Math.min(...at) <= 1;
+    return isClose && Math.min(...at) >= from + rounds && nodes.every((index) => listed(index) >= from);
+  };
+  await cluster.run(calmMs, isDone);
+  holds(isDone(), 'progress', () => {
+    const states = nodes.map((index) => {
+      const status = JSON.stringify(world.peers.get(index)?.consensus.status());
+      return `${index} at ${roundOf(index)}, last listed in ${listed(index)}: ${status}`;
+    });
+    return `${what}: wanted ${rounds} rounds after ${from}; ${states.join('; ')}`;
+  });
+}
+
+async function run(seed: number, cast: Cast): Promise<ScenarioResult> {
+  const prepared = prepare(seed, cast);
+  const { cluster, honest } = prepared;
+  const spare = tolerated(cast.members) - cast.hostile.size;
+  for (let index = 0; index < cast.members; index++) await cluster.start(index);
+  // A guest comes with the storm, as if it were started again.
+  const downMax = cast.guests + pick(stream(seed, 'mortality'), [spare, spare, honest.length - 1]);
+  await runStorm(cluster, { durationMs: stormMs, mortal: honest, downMax });
+  await mustProgress(prepared, honest, 2, 'everybody in the calm');
+  const down = honest.filter((index) => index < cast.members).slice(0, spare);
+  for (const index of down) cluster.crash(index);
+  if (down.length > 0) {
+    const rest = honest.filter((index) => !down.includes(index));
+    await mustProgress(prepared, rest, 2, 'with as many down as tolerated');
+    for (const index of down) await cluster.start(index);
+    await mustProgress(prepared, honest, 2, 'after their return');
+  }
+  return summary(prepared, cast);
+}
+
+async function runQuiet(seed: number, cast: Cast): Promise<ScenarioResult> {
+  const prepared = prepare(seed, cast);
+  for (let index = 0; index < cast.members; index++) await prepared.cluster.start(index);
+  await mustProgress(prepared, prepared.honest, 4, 'without faults');
+  await retrain(prepared.world);
+  return summary(prepared, cast);
+}
+
+async function runCanary(seed: number, cast: Cast): Promise<ScenarioResult> {
+  const prepared = prepare(seed, cast);
+  for (let index = 0; index < cast.members; index++) await prepared.cluster.start(index);
+  await prepared.cluster.run(canaryMs);
+  return summary(prepared, cast);
+}
+
+async function summary({ world, cluster }: Prepared, cast: Cast): Promise<ScenarioResult> {
+  const rounds = await reexecuteLists(world);
+  const hostile = [...cast.hostile].map(([index, kind]) => `${index} ${kind}`).join(', ') || 'none';
+  const guests = cast.guests > 0 ? ` and ${cast.guests} guest` : '';
+  return {
+    summary: `${cast.members} members${guests}, ${cast.compression}, hostile: ${hostile}; ${rounds} rounds`,
+    trace: cluster.network.trace(),
+    numbers: { rounds, messages: cluster.network.messages() },
+  };
+}
+
+export const dilocoScenario: Scenario = {
+  name: 'diloco',
+  description: 'training through storms with up to f hostile members: one history, progress, catch-up',
+  // Each eighth seed has no faults, and a plain loop as its oracle.
+  run: (seed) => (seed % 8 === 0 ? runQuiet(seed, quietCast(seed)) : run(seed, drawCast(seed))),
+};
+
+export const dilocoCanary: Scenario = {
+  name: 'diloco-canary',
+  description: 'f + 1 colluding twins: the state must fork for some seed',
+  canary: true,
+  run: (seed) => runCanary(seed, canaryCast(seed)),
+};

@@ -1,0 +1,151 @@
+/**
+ * The network that a seed of the diloco scenario simulates: a signed manifest, a model of a few thousand parameters, a
+ * dataset made in memory, and what honest nodes keep where a crash does not reach. Knows no faults.
+ */
+import type { Member, SignatureScheme } from '../../src/consensus/types.ts';
+import { createLocalReplica } from '../../src/diloco/local-replica.ts';
+import type { StageReplica } from '../../src/diloco/replica.ts';
+import { type Dataset, memoryDataset } from '../../src/genesis/dataset.ts';
+import { publishManifest } from '../../src/genesis/manifest.ts';
+import { bytesOfTokens, packTokens, shardLeaves } from '../../src/genesis/shard.ts';
+import type { KeyPair } from '../../src/identity/keys.ts';
+import type { ModelConfig } from '../../src/model/config.ts';
+import type { StoredSnapshot } from '../../src/peer/checkpoint.ts';
+import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../../src/peer/network.ts';
+import type { Peer } from '../../src/peer/peer.ts';
+import { replicaSettings } from '../../src/peer/plan.ts';
+import { type CompressionName, defaultOuter } from '../../src/peer/policy.ts';
+import { utf8 } from '../../src/std/bytes.ts';
+import { sha256 } from '../../src/std/hash.ts';
+import { merkleRoot } from '../../src/std/merkle.ts';
+import { uniformBelow } from '../../src/std/random.ts';
+import { createInterpreter } from '../../src/tensor/interpreter.ts';
+import { idealSignatures } from '../ideal-signatures.ts';
+import { pick, stream } from '../random.ts';
+import type { DilocoChecker } from './checkers.ts';
+
+const model: ModelConfig = {
+  layers: 1,
+  width: 16,
+  heads: 2,
+  kvHeads: 1,
+  headWidth: 8,
+  ffn: 24,
+  vocabulary: 64,
+  context: 8,
+  ropeTheta: 10_000,
+  normEpsilon: 1e-5,
+  tiedEmbeddings: false,
+};
+
+/** How fast a node computes, and how often it writes a snapshot; null: its disk holds only what protocols store. */
+export interface Machine {
+  readonly stepMs: number;
+  readonly snapshotMs: number | null;
+}
+
+export interface DilocoWorld {
+  readonly network: NetworkManifest;
+  readonly dataset: Dataset;
+  /** Of votes. Announcements and statements are signed with secp256k1. */
+  readonly signatures: SignatureScheme;
+  readonly checker: DilocoChecker;
+  readonly machines: readonly Machine[];
+  /** The newest snapshot on the disk of each honest node. */
+  readonly snapshots: Map<number, StoredSnapshot>;
+  /** Honest nodes in their present life. */
+  readonly peers: Map<number, Peer>;
+}
+
+const shards = 6;
+const shardTokens = 256;
+
+/** Text of a kind: each token is followed by one of two, so that there is something to learn. */
+function madeDataset(seed: number): { dataset: Dataset; hash: string } {
+  const random = stream(seed, 'text');
+  const bytes = Array.from({ length: shards }, () => {
+    const tokens: number[] = [uniformBelow(random, model.vocabulary)];
+    while (tokens.length < shardTokens)
+      tokens.push((3 * tokens.at(-1)! + 1 + uniformBelow(random, 2)) % model.vocabulary);
+    return bytesOfTokens(packTokens(tokens, 2)).slice();
+  });
+  const tokenizerJson = utf8('{}');
+  const published = publishManifest(
+    {
+      format: 1,
+      name: `text ${seed}`,
+      sources: [],
+      tokenizerHash: sha256(tokenizerJson),
+      vocabularySize: model.vocabulary,
+      tokenBytes: 2,
+      shards: bytes.map((shard, index) => ({
+        index,
+        tokens: shardTokens,
+        bytes: shard.length,
+        merkleRoot: merkleRoot(shardLeaves(shard)),
+      })),
+      heldOut: [shards - 1],
+    },
+    null,
+  );
+  return { dataset: memoryDataset(published, tokenizerJson, bytes), hash: published.hash };
+}
+
+export interface WorldOptions {
+  readonly seed: number;
+  /** Of all nodes that may ever be there; the first `members` of them vote. */
+  readonly keys: readonly KeyPair[];
+  readonly members: number;
+  readonly compression: CompressionName;
+  readonly machines: readonly Machine[];
+  readonly checker: (network: NetworkManifest) => DilocoChecker;
+}
+
+export function createWorld(options: WorldOptions): DilocoWorld {
+  const { seed, keys, members, compression, machines } = options;
+  const { dataset, hash } = madeDataset(seed);
+  const document = createNetworkDocument(
+    {
+      name: `simulated ${seed}`,
+      seed: sha256(utf8(`model ${seed}`)),
+      model,
+      dataset: hash,
+      training: {
+        innerSteps: pick(stream(seed, 'policy'), [2, 3]),
+        batch: 2,
+        sequence: 8,
+        peakLearningRate: 1e-2,
+        warmupSteps: 2,
+        totalSteps: 1_000,
+        floorRatio: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weightDecay: 0.1,
+        clip: 1,
+      },
+      outer: defaultOuter(compression, 'default'),
+      members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
+    },
+    keys[0]!,
+  );
+  const network = requireNetwork(document, 'the simulated network');
+  return {
+    network,
+    dataset,
+    signatures: idealSignatures(keys),
+    checker: options.checker(network),
+    machines,
+    snapshots: new Map(),
+    peers: new Map(),
+  };
+}
+
+/** A replica at w_0, on the slow and obvious engine: the same bits everywhere. */
+export function freshReplica(network: NetworkManifest): Promise<StageReplica> {
+  return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network) });
+}
+
+export function membersOf(world: DilocoWorld): readonly Member[] {
+  return world.network.members;
+}
