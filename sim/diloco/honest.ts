@@ -123,9 +123,9 @@ function watched(world: DilocoWorld, env: NodeEnv, real: StageReplica): StageRep
       });
       return result;
     },
-    install: async (round, leaves, agreed) => {
-      const result = await real.install(round, leaves, agreed);
-      if (result.ok) observe(env, () => checker.installed(env.index, round, result.value.stateHash));
+    install: async (state) => {
+      const result = await real.install(state);
+      if (result.ok) observe(env, () => checker.installed(env.index, state.round, result.value.stateHash));
       return result;
     },
   };

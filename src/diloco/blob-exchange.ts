@@ -39,24 +39,41 @@ function ownKey(round: number, hash: HashHex): string {
 
 export function createBlobShelf(store: Store): BlobShelf {
   const shelf = new Map<HashHex, { round: number; blob: Uint8Array }>();
+  /** Keys of the blobs kept, oldest first; read once, so that a stranger's question costs no look at the disk. */
+  let index: Promise<Map<HashHex, string>> | undefined;
+  const keptKeys = () => {
+    index ??= store
+      .list(ownPrefix)
+      .then((keys) => new Map(keys.map((key) => [key.slice(key.lastIndexOf('/') + 1), key])));
+    return index;
+  };
+  let beganRound = 0;
   const put = (round: number, hash: HashHex, blob: Uint8Array) => void shelf.set(hash, { round, blob });
   return {
     put,
     keep: async (round, hash, blob) => {
       put(round, hash, blob);
       const kept = Math.max(1, Math.min(ownRoundsKept, Math.floor(ownBytesMax / blob.length)));
+      const keys = await keptKeys();
       await store.put(ownKey(round, hash), blob);
-      const keys = await store.list(ownPrefix);
-      for (const key of keys.slice(0, -kept)) await store.delete(key);
+      keys.set(hash, ownKey(round, hash));
+      for (const [old, key] of [...keys].slice(0, -kept)) {
+        keys.delete(old);
+        await store.delete(key);
+      }
     },
     get: (hash) => shelf.get(hash)?.blob,
     find: async (hash) => {
       const held = shelf.get(hash)?.blob;
       if (held) return held;
-      const key = (await store.list(ownPrefix)).find((one) => one.endsWith(`/${hash}`));
-      return key === undefined ? undefined : store.get(key);
+      const key = (await keptKeys()).get(hash);
+      const blob = key === undefined ? undefined : await store.get(key);
+      // Whoever asks for one chunk asks for the others too.
+      if (blob) put(beganRound, hash, blob);
+      return blob;
     },
     beginRound: (round) => {
+      beganRound = round;
       for (const [hash, entry] of shelf) if (entry.round + roundsServed < round) shelf.delete(hash);
     },
   };

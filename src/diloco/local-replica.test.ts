@@ -200,6 +200,22 @@ async function leavesOf(replica: StageReplica): Promise<Uint8Array[]> {
   return leaves;
 }
 
+test('a fetched state leaves no work that has already counted', async () => {
+  const ahead = await trained(1, 2);
+  await close(ahead, [await entry(ahead, 'a')], 'a');
+  const { stateHash } = await ahead.position();
+  const leaves = await leavesOf(ahead);
+  const feedbackAfter = async (counted: boolean) => {
+    const replica = await trained(0, 2);
+    await replica.contribute();
+    assert.equal(codeOf(await replica.install({ round: 1, leaves, stateHash, counted })), 'accepted');
+    return (await tensor(replica, 'errorFeedback')).reduce((sum, value) => sum + value * value, 0);
+  };
+  const whole = await feedbackAfter(false);
+  assert.ok(whole > 0, 'what did not count is carried');
+  assert.ok((await feedbackAfter(true)) < 0.01 * whole, 'what counted is not, but for what the codec lost');
+});
+
 test('installing a state: all of it, or nothing changes; local work becomes error feedback', async () => {
   const ahead = await trained(1, 2);
   await close(ahead, [await entry(ahead, 'a')], 'a');
@@ -210,7 +226,7 @@ test('installing a state: all of it, or nothing changes; local work becomes erro
   const wrong = leaves.map((leaf) => leaf.slice());
   wrong.at(-1)![5]! ^= 1;
   const attempt = async (some: readonly Uint8Array[], round = 1, hash = target.stateHash) =>
-    codeOf(await replica.install(round, some, hash));
+    codeOf(await replica.install({ round, leaves: some, stateHash: hash, counted: false }));
   assert.equal(await attempt(wrong), 'state-mismatch');
   assert.equal(await attempt(leaves, 2), 'state-mismatch');
   assert.equal(await attempt(leaves, 1, '0'.repeat(64)), 'state-mismatch');

@@ -12,15 +12,15 @@ import { createSegments, flatLength, type Segment } from '../optim/segments.ts';
 import { createStageTrainer, type InnerOptions } from '../optim/stage-trainer.ts';
 import { assert, must } from '../std/assert.ts';
 import { toHex } from '../std/bytes.ts';
-import { type HashHex, sha256Hex } from '../std/hash.ts';
+import { sha256Hex } from '../std/hash.ts';
 import { merkleLeaf, merkleLevels, proofFromLevels } from '../std/merkle.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { closeRound, createAggregationMemory, type OuterSettings } from './close-round.ts';
 import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
-import { accumulate } from './compression/error-feedback.ts';
-import type { GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
+import { accumulate, residual } from './compression/error-feedback.ts';
+import type { FetchedState, GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
 import { checkSnapshot, restoreSegments, snapshotSegments } from './snapshot.ts';
 import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
 
@@ -100,13 +100,21 @@ export async function createLocalReplica(
     return { blob, blobHash: sha256Hex(blob) };
   };
 
-  const install = (round: number, leaves: readonly Uint8Array[], agreed: HashHex): Outcome<Position> => {
+  /** e ← m − decode(blob): what is left once the contribution counts. */
+  const takeOut = (blob: Uint8Array) => {
+    for (const { memory, slabs, offset } of segments) {
+      residual(slabs.errorFeedback, blob, shape, offset, memory);
+    }
+  };
+
+  const install = ({ round, leaves, stateHash: agreed, counted }: FetchedState): Outcome<Position> => {
     const rightSizes =
       leaves.length === leafCount(flat) && leaves.every((leaf, i) => leaf.length === leafBytes(flat, i));
     if (!rightSizes) return reject('wrong-shape');
     const hashes = leaves.map(merkleLeaf);
     if (toHex(stateHash(plan, round, hashes)) !== agreed) return reject('state-mismatch');
     if (position.step > 0 && !contributed) workToFeedback();
+    if (contributed && counted) takeOut(encode().blob);
     for (const [index, leaf] of leaves.entries()) writeLeaf(segments, index, leaf);
     return accept(beginRound(round));
   };
@@ -155,7 +163,7 @@ export async function createLocalReplica(
         const proof = proofFromLevels(levels, index);
         return { round, bytes: readLeaf(segments, index), proof, root: levels.at(-1)![0]! };
       }),
-    install: (round, leaves, agreed) => inOrder(async () => install(round, leaves, agreed)),
+    install: (state) => inOrder(async () => install(state)),
     snapshot: () => inOrder(async () => snapshotSegments(segments, position, contributed)),
     restore: (snapshot) =>
       inOrder(async () => {

@@ -66,6 +66,15 @@ export interface StateLeaf {
   readonly root: Uint8Array;
 }
 
+/** An agreed state, fetched whole. */
+export interface FetchedState {
+  readonly round: number;
+  readonly stateHash: HashHex;
+  readonly leaves: readonly Uint8Array[];
+  /** Whether the round that is left was closed with this replica's contribution: its work must not count again. */
+  readonly counted: boolean;
+}
+
 /** Everything a node must keep to go on after a crash, as flat copies. */
 export interface ReplicaSnapshot {
   readonly position: Position;
@@ -118,7 +127,7 @@ export interface StageReplica {
    * Replaces (w_r, v) by leaves that were checked against an agreed hash; local work becomes error feedback. Nothing
    * changes unless the hash of all leaves is `stateHash`.
    */
-  install(round: number, leaves: readonly Uint8Array[], stateHash: HashHex): Promise<Outcome<Position>>;
+  install(state: FetchedState): Promise<Outcome<Position>>;
   snapshot(): Promise<ReplicaSnapshot>;
   /** `snapshot-mismatch` when it belongs to another model; the replica is unchanged then. */
   restore(snapshot: ReplicaSnapshot): Promise<Outcome<Position>>;

@@ -45,7 +45,15 @@ async function behind(others: number) {
     let outcome: Outcome<unknown> | undefined;
     const [transport] = network.transports;
     const peers = transport!.peers();
-    const request = { transport: transport!, agreed, plan: tinySettings.plan, flatLength, peers, signal };
+    const request = {
+      transport: transport!,
+      agreed,
+      plan: tinySettings.plan,
+      flatLength,
+      peers,
+      signal,
+      counted: false,
+    };
     void resynchronise(replica, request).then((value) => (outcome = value));
     await network.clock.run(network.clock.nowMs() + ms, () => outcome !== undefined);
     assert.ok(outcome, 'still waiting');

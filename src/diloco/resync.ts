@@ -42,6 +42,8 @@ export interface StateRequest {
   readonly flatLength: number;
   readonly peers: readonly NodeId[];
   readonly signal: AbortSignal;
+  /** Whether the round this replica leaves was closed with its contribution. */
+  readonly counted: boolean;
 }
 
 /**
@@ -99,5 +101,6 @@ export async function resynchronise(
 ): Promise<Outcome<{ readonly round: number; readonly stateHash: HashHex }>> {
   const leaves = await fetchState(request);
   if (!leaves.ok) return leaves;
-  return replica.install(request.agreed.round, leaves.value, request.agreed.stateHash);
+  const { agreed, counted } = request;
+  return replica.install({ ...agreed, leaves: leaves.value, counted });
 }

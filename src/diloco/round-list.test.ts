@@ -22,8 +22,10 @@ const codeOf = (payload: Uint8Array) => {
 const codeOfList = (contributions: readonly Announcement[], round = 3, listBase = base) =>
   codeOf(encodeRoundList({ round, base: listBase, contributions }));
 
+const nobody: ReadonlySet<string> = new Set();
+
 test('what is drawn can be decoded, at most sixteen, whatever order the announcements came in', () => {
-  const list = drawRoundList(3, base, all);
+  const list = drawRoundList(3, base, all, nobody);
   assert.equal(list.contributions.length, 16);
   const bytes = encodeRoundList(list);
   assert.ok(bytes.length <= roundListBytesMax);
@@ -31,7 +33,7 @@ test('what is drawn can be decoded, at most sixteen, whatever order the announce
   assert.ok(decoded.ok);
   assert.deepEqual(decoded.value, list);
   const order = (some: readonly Announcement[], from = base) =>
-    drawRoundList(3, from, some).contributions.map(({ nodeId }) => nodeId);
+    drawRoundList(3, from, some, nobody).contributions.map(({ nodeId }) => nodeId);
   fc.assert(
     fc.property(fc.shuffledSubarray(all, { minLength: 1 }), (some) => {
       assert.deepEqual(order(some), order([...some].reverse()));
@@ -42,8 +44,16 @@ test('what is drawn can be decoded, at most sixteen, whatever order the announce
   assert.notDeepEqual(order(all), order(all, sha256Hex(utf8('another base'))));
 });
 
+test('members are drawn before others, whatever their rank, and stand where they rank', () => {
+  const members = new Set(all.slice(-5).map(({ nodeId }) => nodeId));
+  const { contributions } = drawRoundList(3, base, all, members);
+  assert.equal(contributions.length, 16);
+  assert.equal(contributions.filter(({ nodeId }) => members.has(nodeId)).length, 5);
+  assert.equal(codeOfList(contributions), 'accepted');
+});
+
 test('a list in another order, with a node twice or with seventeen entries is refused', () => {
-  const { contributions } = drawRoundList(3, base, all);
+  const { contributions } = drawRoundList(3, base, all, nobody);
   assert.equal(codeOfList(contributions), 'accepted');
   assert.equal(codeOfList([contributions[1]!, contributions[0]!]), 'wrong-order');
   assert.equal(codeOfList([contributions[0]!, contributions[0]!]), 'wrong-order');
@@ -51,14 +61,14 @@ test('a list in another order, with a node twice or with seventeen entries is re
   assert.equal(codeOfList([announced(keys[0]!), twice]), 'wrong-order');
   assert.equal(codeOfList([]), 'malformed-list');
   const seventeen = [...all.slice(0, 17)].sort((a, b) =>
-    drawRoundList(3, base, [a, b]).contributions[0] === a ? -1 : 1,
+    drawRoundList(3, base, [a, b], nobody).contributions[0] === a ? -1 : 1,
   );
   assert.equal(codeOfList(seventeen.slice(0, 16)), 'accepted', 'in order, so that only the count is wrong');
   assert.equal(codeOfList(seventeen), 'malformed-list');
 });
 
 test('entries of another round, base or network, or with another signature, are refused', () => {
-  const [first, second] = drawRoundList(3, base, all).contributions as [Announcement, Announcement];
+  const [first, second] = drawRoundList(3, base, all, nobody).contributions as [Announcement, Announcement];
   assert.equal(codeOfList([first], 4), 'wrong-round');
   assert.equal(codeOfList([first], 3, sha256Hex(utf8('x'))), 'wrong-base');
   assert.equal(codeOfList([first, { ...second, batches: second.batches + 1 }]), 'bad-signature');
@@ -78,7 +88,7 @@ test('entries of another round, base or network, or with another signature, are 
 });
 
 test('property: no bytes make it throw', () => {
-  const { contributions } = drawRoundList(3, base, all.slice(0, 2));
+  const { contributions } = drawRoundList(3, base, all.slice(0, 2), nobody);
   assertNeverThrows(
     (bytes) => decodeRoundList(network, bytes),
     encodeRoundList({ round: 3, base, contributions }),

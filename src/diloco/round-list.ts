@@ -24,15 +24,22 @@ function rank(base: HashHex, nodeId: string): HashHex {
   return toHex(taggedHash('neuroshard/draw/1', fromHex(base), utf8(nodeId)));
 }
 
-/** The list made of these announcements, all of one round and base. */
+/**
+ * The list made of these announcements, all of one round and base. When there are more than fit, members come first:
+ * keys cost nothing, and whoever knows the base can try keys until they rank low.
+ */
 export function drawRoundList(
   round: number,
   base: HashHex,
   announcements: readonly Announcement[],
+  members: ReadonlySet<string>,
 ): RoundList {
   const ranked = announcements.map((one) => ({ one, place: rank(base, one.nodeId) }));
   ranked.sort((a, b) => (a.place < b.place ? -1 : 1));
-  return { round, base, contributions: ranked.slice(0, contributionsMax).map(({ one }) => one) };
+  const ofMembers = ranked.filter(({ one }) => members.has(one.nodeId));
+  const others = ranked.filter(({ one }) => !members.has(one.nodeId));
+  const chosen = new Set([...ofMembers, ...others].slice(0, contributionsMax));
+  return { round, base, contributions: ranked.filter((entry) => chosen.has(entry)).map(({ one }) => one) };
 }
 
 export function encodeRoundList(list: RoundList): Uint8Array {

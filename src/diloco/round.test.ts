@@ -35,6 +35,8 @@ const block = (payload: Uint8Array): DecidedBlock => ({
 });
 
 /** Node 0 coordinates; all `members` first nodes are members. */
+const nobody: ReadonlySet<string> = new Set();
+
 function coordinatorOf(count = 4, members = count) {
   const network = createVirtualNetwork(count);
   const { keys, ids, transports } = network;
@@ -57,6 +59,7 @@ function coordinatorOf(count = 4, members = count) {
     blobBytes: made.blob.length,
     batchesMax: 20,
     wake: () => void wakes++,
+    onKeepFailed: assert.ifError,
     onRejected: (_round, node, code) => void refused.push(`${ids.indexOf(node)} ${code}`),
   });
   const { application } = coordinator;
@@ -76,7 +79,7 @@ function coordinatorOf(count = 4, members = count) {
       shelves[index]!.put(round, one.blobHash, one.blob);
       return announced(keys[index]!, one, { round, base });
     });
-    return encodeRoundList(drawRoundList(round, base, all));
+    return encodeRoundList(drawRoundList(round, base, all, nobody));
   };
   const asked = async <T>(work: Promise<T>, ms = 60_000): Promise<T | 'waiting'> => {
     let result: { value: T } | undefined;
@@ -242,7 +245,7 @@ test('does not vote for another base or round, garbage, a decided or undecided r
   assert.equal(await validate(listOf([1], { round: 4 })), false);
   assert.equal(await validate(listOf([1], { round: 5, base: nextBase })), false);
   const withheld = announced(keys[1]!, blobOf(99), { round: 5 });
-  assert.equal(await validate(encodeRoundList(drawRoundList(5, testBase, [withheld]))), false);
+  assert.equal(await validate(encodeRoundList(drawRoundList(5, testBase, [withheld], nobody))), false);
   const good = listOf([1, 2], { round: 5 });
   assert.equal(await validate(good, [good]), false, 'its chain already carries the round');
   application.decided(block(good));
@@ -346,12 +349,12 @@ test('blobs of a decided list, in its order; none when one is nowhere, or the no
     blobs.map((blob) => sha256Hex(blob)),
     decoded.value.contributions.map(({ blobHash }) => blobHash),
   );
-  const withheld = drawRoundList(0, testBase, [announced(keys[1]!, blobOf(99))]);
+  const withheld = drawRoundList(0, testBase, [announced(keys[1]!, blobOf(99))], nobody);
   assert.equal(await asked(coordinator.blobsOf(withheld, never)), undefined);
   network.link = () => ({ delayMs: 1, lost: true });
   const abort = new AbortController();
   const stalled = coordinator.blobsOf(
-    drawRoundList(0, testBase, [announced(keys[2]!, blobOf(98))]),
+    drawRoundList(0, testBase, [announced(keys[2]!, blobOf(98))], nobody),
     abort.signal,
   );
   assert.equal(await asked(stalled, 100), 'waiting');

@@ -37,6 +37,8 @@ export interface RoundOptions {
   /** Asks consensus for a decision (`Replica.wake`). */
   readonly wake: () => void;
   readonly onRejected: (round: number, node: NodeId, code: string) => void;
+  /** This node's own blob could not be made durable: it is served all the same, until a crash. */
+  readonly onKeepFailed: (error: unknown) => void;
 }
 
 export interface RoundCoordinator {
@@ -74,6 +76,7 @@ const decidedKept = 64;
 export function createRoundCoordinator(options: RoundOptions): RoundCoordinator {
   const { networkId, key, transport, clock } = options;
   const deadline = createRoundDeadline();
+  const members: ReadonlySet<NodeId> = new Set(options.memberIds);
   const decided = new Map<number, RoundList>();
   const waiting = new Set<() => void>();
   let round = -1;
@@ -128,15 +131,14 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
   };
 
   const propose = async (context: ProposalContext) => {
-    const entries = pool.valid();
-    if (entries.length === 0 || newestDecided >= round || carriesRound(context, round)) return undefined;
-    return encodeRoundList(
-      drawRoundList(
-        round,
-        base,
-        entries.map((entry) => entry.announcement),
-      ),
-    );
+    if (pool.valid().length === 0 || newestDecided >= round || carriesRound(context, round)) return undefined;
+    return encodeRoundList(drawn());
+  };
+
+  /** The list that this node would close the round with now. */
+  const drawn = () => {
+    const announcements = pool.valid().map((entry) => entry.announcement);
+    return drawRoundList(round, base, announcements, members);
   };
 
   const carriesRound = (context: ProposalContext, wanted: number) =>
@@ -159,11 +161,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     if (round !== list.round || context.signal.aborted) return false;
     // A proposer that leaves out most of what has arrived does not get this vote; the next leader will do better.
     const listed = new Set(list.contributions.map((one) => one.nodeId));
-    const here = drawRoundList(
-      round,
-      base,
-      pool.valid().map((entry) => entry.announcement),
-    ).contributions;
+    const here = drawn().contributions;
     const missing = here.filter((one) => !listed.has(one.nodeId)).length;
     return 2 * missing <= here.length;
   };
@@ -231,7 +229,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       notice();
     },
     contribute: async ({ blob, blobHash }, batches) => {
-      await options.shelf.keep(round, blobHash, blob);
+      await options.shelf.keep(round, blobHash, blob).catch(options.onKeepFailed);
       const body = { round, base, blobHash, blobBytes: blob.length, batches };
       const own = announce(networkId, body, key);
       pool.offer(own, transport.self);

@@ -15,7 +15,7 @@ import type { KeyPair } from '../identity/keys.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
 import type { Clock } from '../std/clock.ts';
-import type { Outcome } from '../std/outcome.ts';
+import { CodedError, type Outcome } from '../std/outcome.ts';
 import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { connectChain } from './chain-sync.ts';
@@ -88,6 +88,14 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     blobBytes: info.blobBytes,
     batchesMax: network.training.innerSteps,
     wake: () => consensus.wake(),
+    onKeepFailed: (error) => {
+      const code = error instanceof CodedError ? error.code : 'blob-not-kept';
+      options.events({
+        type: 'warning',
+        code,
+        detail: `own contribution not kept: ${(error as Error).message}`,
+      });
+    },
     onRejected: (_round, node, code) => {
       const known = peer.rejected.some((one) => one.node === node && one.code === code);
       if (!known && peer.rejected.length < rejectedMax) peer.rejected.push({ node, code });
@@ -141,6 +149,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       resynchronise(replica, {
         transport,
         agreed: target,
+        counted: coordinator.ownShare() !== undefined,
         plan: planHash(network),
         flatLength: info.flatLength,
         peers: transport.peers(),
