@@ -3,7 +3,6 @@
  * `node start` and by the hostile nodes of the simulation, which put other steps in; it parses no options.
  */
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createApi } from '../api/app.ts';
 import { keepStatus } from '../api/status.ts';
@@ -13,13 +12,13 @@ import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
-import { type NetworkManifest, requireNetwork } from '../peer/network.ts';
+import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
 import { replicaSettings } from '../peer/plan.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
-import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
+import { createFolder, readFileBounded, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { lockFolder } from '../platform/nodejs/folder-lock.ts';
 import { tuneGarbageCollection } from '../platform/nodejs/garbage.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
@@ -33,6 +32,7 @@ import { assert } from '../std/assert.ts';
 import { toHex, utf8 } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
+import { readNetwork } from './dataset-choice.ts';
 import { datasetFromPeers, localDataset } from './node-dataset.ts';
 
 export interface NodeRunOptions {
@@ -70,16 +70,20 @@ const peersEventMs = 2_000;
 export async function runNode(options: NodeRunOptions, signal: AbortSignal): Promise<void> {
   tuneGarbageCollection();
   const stack = new AsyncDisposableStack();
+  let reason = 'failed';
   try {
     const node = await composeNode(options, signal, stack).catch(ignoreAbort(signal));
+    reason = 'asked to stop';
     if (!node) return;
+    reason = 'failed';
     const { peer, fanOut } = node;
     await Promise.race([train(peer, signal).catch(ignoreAbort(signal)), fanOut.failed]);
     if (!signal.aborted) await finish(peer, options, fanOut.emit, signal);
     await peer.options.checkpoints?.snapshotNow();
+    reason = signal.aborted ? 'asked to stop' : 'done';
   } finally {
     await stack.disposeAsync();
-    options.events({ type: 'stopped', reason: signal.aborted ? 'asked to stop' : 'done' });
+    options.events({ type: 'stopped', reason });
   }
 }
 
@@ -90,12 +94,11 @@ interface FanOut {
 
 async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: AsyncDisposableStack) {
   const clock = systemClock();
-  const document = await readText(options.networkFile);
+  const document = new TextDecoder().decode(await readFileBounded(options.networkFile, networkBytesMax));
   const network = requireNetwork(document, options.networkFile);
   await createFolder(options.directory, 0o700);
   stack.defer(lockFolder(options.directory));
-  // The snapshots beside it mean nothing without it.
-  await writeFileAtomic(join(options.directory, 'network.json'), utf8(document));
+  await keepManifest(options.directory, document, network);
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
   const place = { network, named: options.dataset, directory: options.directory };
   const local = await localDataset(place);
@@ -161,12 +164,20 @@ function ignoreAbort(signal: AbortSignal) {
   };
 }
 
-async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    throw new CodedError('not-found', `cannot read ${file}: ${(error as Error).message}`);
+/**
+ * The manifest, beside the snapshots and votes that mean nothing without it. A folder that already belongs to another
+ * network is left as it is: what was voted there must not be forgotten or taken for votes of this one.
+ */
+async function keepManifest(directory: string, document: string, network: NetworkManifest): Promise<void> {
+  const path = join(directory, 'network.json');
+  const kept = await readNetwork(path).catch(() => undefined);
+  if (kept && toHex(kept.networkId) !== toHex(network.networkId)) {
+    throw new CodedError(
+      'other-network',
+      `${directory} belongs to the network '${kept.name}' (${toHex(kept.networkId).slice(0, 16)}): give another with --data`,
+    );
   }
+  await writeFileAtomic(path, utf8(document));
 }
 
 async function restoreCheckpoint(

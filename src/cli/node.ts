@@ -1,16 +1,18 @@
 /** `node start`: one node of a network. */
+import { existsSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { NodeEvent } from '../peer/events.ts';
 import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
+import { UsageError } from './errors.ts';
 import type { NodeRunOptions } from './node-run.ts';
 import { hasParentChannel, sendToParent } from './parent-process.ts';
 import { collect, decimal, integer, oneOf, port } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
 
 export interface NodeStartOptions {
-  readonly network: string;
+  readonly network?: string;
   readonly data: string;
   readonly dataset?: string;
   readonly listen?: readonly string[];
@@ -47,9 +49,13 @@ export function nodeStartCommand(group: Command): Command {
     examples: [
       ['node start --network network.json', 'join with what the manifest says'],
       ['node start --network network.json --bootstrap /ip4/203.0.113.5/tcp/4001', 'by way of a known node'],
+      ['node start', 'later: go on with the network of the data folder'],
     ],
   })
-    .requiredOption('--network <file>', 'the network manifest (see network create)')
+    .option(
+      '--network <file>',
+      'the network manifest, from whoever made it with network create (default: network.json of the data folder)',
+    )
     .option('--data <folder>', 'key, snapshots and logs of this node', join(homedir(), '.neuroshard'))
     .option(
       '--dataset <place>',
@@ -108,7 +114,7 @@ export function nodeStartCommand(group: Command): Command {
 /** What `node-run.ts` needs, from the command line. */
 export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEvent) => void): NodeRunOptions {
   return {
-    networkFile: options.network,
+    networkFile: options.network ?? join(options.data, 'network.json'),
     directory: options.data,
     dataset: options.dataset ?? null,
     listen: options.listen ?? [options.local ? '/ip4/127.0.0.1/tcp/0' : '/ip4/0.0.0.0/tcp/4001'],
@@ -138,6 +144,12 @@ async function nodeStart(options: NodeStartOptions, run: CommandRun): Promise<Co
     const line = describeEvent(event);
     if (line) run.log(line);
   };
+  if (options.network === undefined && !existsSync(join(options.data, 'network.json'))) {
+    throw new UsageError(
+      'missing-network',
+      `${options.data} has no network.json yet: say which network to join with --network FILE`,
+    );
+  }
   const { runNode } = await import('./node-run.ts');
   await runNode(runOptionsOf(options, show), run.signal);
   return run.json ? { json: last ?? null, text: '' } : undefined;

@@ -19,6 +19,7 @@ import { createChildGroup, describeExit } from './child-nodes.ts';
 import { type Cluster, prepareCluster } from './cluster.ts';
 import { action, type CommandResult, type CommandRun, defineCommand } from './command.ts';
 import { datasetFor } from './dataset-choice.ts';
+import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
 import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
@@ -149,7 +150,7 @@ export async function clusterOf(
   samples: boolean,
 ): Promise<Cluster> {
   if (options.attackers >= options.nodes) {
-    throw new CodedError(
+    throw new UsageError(
       'bad-attackers',
       `${options.attackers} of ${options.nodes} nodes cannot be hostile: one must be honest`,
     );

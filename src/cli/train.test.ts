@@ -99,7 +99,7 @@ test('a model that cannot be written costs the model, not the report', async (t)
   };
   const { report, notKept } = await trainAlone(options({ out, steps: 1 }), { signal, onStep });
   assert.equal(report.steps, 1);
-  assert.equal(notKept?.code, 'already-exists');
+  assert.equal(notKept?.code, 'not-a-folder');
 });
 
 test('asked to stop before the first step, it keeps nothing', async () => {

@@ -80,7 +80,7 @@ test('a write into a folder that is not there, or is a file, is refused', async 
   await assert.rejects(writeFileAtomic(join(folder, 'no', 'a.bin'), bytes('x')), { code: 'not-found' });
   writeFileSync(join(folder, 'file'), 'x');
   await assert.rejects(writeFileAtomic(join(folder, 'file', 'a.bin'), bytes('x')), { code: 'not-a-folder' });
-  await assert.rejects(createFolder(join(folder, 'file')), { code: 'already-exists' });
+  await assert.rejects(createFolder(join(folder, 'file')), { code: 'not-a-folder' });
 });
 
 test('a read is whole or refused', async () => {

@@ -139,6 +139,8 @@ export async function createFolder(path: string, mode = 0o755): Promise<void> {
   try {
     await mkdir(path, { recursive: true, mode });
   } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST')
+      throw new CodedError('not-a-folder', `cannot create the folder ${path}: a file is there`);
     throw fileError(error, 'create the folder', path);
   }
 }

@@ -55,9 +55,13 @@ function startingProvider(engine: Engine, provider: NativeProvider): Engine['com
     } catch (error) {
       if (error instanceof AssertionError) throw error;
       const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
-      throw new CodedError('provider-unavailable', `the ${provider} provider does not start: ${reason}`, {
-        cause: error,
-      });
+      throw new CodedError(
+        'provider-unavailable',
+        `the ${provider} provider does not start (neuroshard doctor says what is missing): ${reason}`,
+        {
+          cause: error,
+        },
+      );
     }
   };
 }
