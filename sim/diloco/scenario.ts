@@ -40,7 +40,9 @@ function drawCast(seed: number): Cast {
   const random = stream(seed, 'cast');
   const members = 4 + (random.uint32() % 4);
   const guests = chance(random, 0.5) ? 1 : 0;
-  const hostile = sample(random, [...Array(members).keys()], random.uint32() % (tolerated(members) + 1));
+  const most = tolerated(members);
+  const number = chance(random, 0.7) ? most : random.uint32() % (most + 1);
+  const hostile = sample(random, [...Array(members).keys()], number);
   return {
     members,
     guests,
@@ -112,8 +114,9 @@ async function mustProgress(
   await cluster.run(calmMs, isDone);
   holds(isDone(), 'progress', () => {
     const states = nodes.map((index) => {
-      const status = JSON.stringify(world.peers.get(index)?.consensus.status());
-      return `${index} at ${roundOf(index)}, last listed in ${listed(index)}: ${status}`;
+      const { height, decidedHeight, active } = world.peers.get(index)!.consensus.status();
+      const at = `round ${roundOf(index)}, listed in ${listed(index)}, height ${decidedHeight}/${height}`;
+      return `${index} at ${at}${active ? ' active' : ''}`;
     });
     return `${what}: wanted ${rounds} rounds after ${from}; ${states.join('; ')}`;
   });

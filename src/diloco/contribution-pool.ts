@@ -47,6 +47,8 @@ export interface ContributionPool {
 /** Nodes besides the members whose announcements are kept for one round: keys cost nothing, so there may be any number. */
 const strangersMax = 64;
 const roundsAheadMax = 2;
+/** Times that one node's announcement, said again, makes this node try to fetch its blob again. */
+const retriesMax = 8;
 /** Peers asked for one blob besides its announcer. */
 const fallbackPeersMax = 16;
 
@@ -60,6 +62,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   let settled = new Set<NodeId>();
   /** Fetches under way or done, by node and blob: two nodes may name one blob. */
   let pending = new Map<string, Promise<Outcome<Uint8Array>>>();
+  let retries = new Map<NodeId, number>();
   const early = new Map<NodeId, Announcement>();
   let generation = new AbortController();
 
@@ -80,6 +83,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     valid = new Map();
     settled = new Set();
     pending = new Map();
+    retries = new Map();
     options.shelf.beginRound(round);
     for (const [node, one] of early) {
       if (one.round > round) continue;
@@ -107,11 +111,23 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
       return checked;
     }
     const known = announced.get(one.nodeId);
-    if (known) return known.blobHash === one.blobHash ? accept(undefined) : reject('equivocation');
+    if (known) {
+      if (known.blobHash !== one.blobHash) return reject('equivocation');
+      retry(known, from);
+      return accept(undefined);
+    }
     if (!hasRoom(announced, one.nodeId)) return reject('too-many-contributors');
     announced.set(one.nodeId, one);
     void obtain(one, from);
     return accept(undefined);
+  };
+
+  /** Said again: what could not be fetched then may be had now. */
+  const retry = (one: Announcement, from: NodeId) => {
+    const tried = retries.get(one.nodeId) ?? 0;
+    if (valid.has(one.nodeId) || pending.has(keyOf(one)) || tried >= retriesMax) return;
+    retries.set(one.nodeId, tried + 1);
+    void obtain(one, from);
   };
 
   const settle = (node: NodeId, code: string) => {
@@ -124,7 +140,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
   const obtain = (one: Announcement, hint?: NodeId): Promise<Outcome<Uint8Array>> => {
     const checked = check(one);
     if (!checked.ok) return Promise.resolve(checked);
-    const key = `${one.nodeId}/${one.blobHash}`;
+    const key = keyOf(one);
     const known = pending.get(key);
     if (known) return known;
     const { signal } = generation;
@@ -194,6 +210,10 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     settled: () => settled,
     close: () => generation.abort(),
   };
+}
+
+function keyOf({ nodeId, blobHash }: Announcement): string {
+  return `${nodeId}/${blobHash}`;
 }
 
 /** Failures of delivery, or of this node, not of the contribution itself. */

@@ -70,6 +70,10 @@ export interface RoundCoordinator {
 /** Nodes waited for besides the members. */
 const contributorsExpectedMax = 64;
 
+/** An announcement is said again after this long, then after twice as long, until its round is decided. */
+const repeatMsMin = 2_000;
+const repeatMsMax = 30_000;
+
 /** Decided lists kept until their round is closed here. */
 const decidedKept = 64;
 
@@ -89,6 +93,9 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
   let ripe = false;
   let newestDecided = -1;
   let cancelTimer = () => {};
+  /** This node's announcement of the round. */
+  let own: Announcement | undefined;
+  let cancelRepeat = () => {};
   let lastContributors = new Set<NodeId>();
 
   const pool: ContributionPool = createContributionPool({
@@ -118,6 +125,18 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     const leftMs = startedMs + dueMs - clock.nowMs();
     if (leftMs <= 0) ripen();
     else cancelTimer = clock.setTimer(leftMs, notice);
+  };
+
+  /** Gossip loses messages, and who has just come back has heard none. */
+  const repeatAnnouncement = (delayMs: number) => {
+    cancelRepeat();
+    const said = own;
+    if (!said || closed) return;
+    cancelRepeat = clock.setTimer(delayMs, () => {
+      if (said !== own || newestDecided >= round) return;
+      transport.publish(contributionTopic, encodeAnnouncement(said)).catch(() => {});
+      repeatAnnouncement(Math.min(2 * delayMs, repeatMsMax));
+    });
   };
 
   const ripen = () => {
@@ -210,7 +229,10 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       options.onRejected(round, decoded.value.nodeId, offered.code);
     return undefined;
   });
-  const unlisten = transport.onPeerChange(() => notice());
+  const unlisten = transport.onPeerChange((_peer, connected) => {
+    if (connected) repeatAnnouncement(repeatMsMin);
+    notice();
+  });
 
   return {
     application: { propose, validate, decided: onDecided },
@@ -224,6 +246,8 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       base = nextBase;
       startedMs = clock.nowMs();
       ripe = false;
+      own = undefined;
+      cancelRepeat();
       for (const known of decided.keys()) if (known < round) decided.delete(known);
       pool.begin(round, base);
       notice();
@@ -231,9 +255,10 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     contribute: async ({ blob, blobHash }, batches) => {
       await options.shelf.keep(round, blobHash, blob).catch(options.onKeepFailed);
       const body = { round, base, blobHash, blobBytes: blob.length, batches };
-      const own = announce(networkId, body, key);
+      own = announce(networkId, body, key);
       pool.offer(own, transport.self);
       await transport.publish(contributionTopic, encodeAnnouncement(own));
+      repeatAnnouncement(repeatMsMin);
     },
     decision: async (signal) => {
       for (;;) {
@@ -261,6 +286,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     close: () => {
       closed = true;
       cancelTimer();
+      cancelRepeat();
       pool.close();
       unsubscribe();
       unlisten();
