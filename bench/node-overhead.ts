@@ -96,16 +96,7 @@ function print({ compression, overhead, nodes }: Metered): void {
   console.log(
     `\n${values.preset}, H = ${values['inner-steps']}, ${compression}: overhead ${(100 * overhead).toFixed(1)}%`,
   );
-  const header = [
-    'node',
-    'steps',
-    'CPU ms',
-    'tensor',
-    'round kernels',
-    'compute JS',
-    'I/O thread',
-    'other threads',
-  ];
+  const header = ['node', 'steps', 'CPU ms', 'tensor', 'other compute', 'I/O thread', 'other threads'];
   const rows = nodes.map((node) => {
     const { counters, processMs, ioThreadMs } = node;
     return [
@@ -113,8 +104,7 @@ function print({ compression, overhead, nodes }: Metered): void {
       String(node.steps),
       processMs.toFixed(0),
       percent(tensorMs(node), node),
-      percent(counters.roundKernels, node),
-      percent(counters.computeThread - tensorMs(node) - counters.roundKernels, node),
+      percent(counters.computeThread - tensorMs(node), node),
       percent(ioThreadMs, node),
       percent(processMs - ioThreadMs - counters.computeThread, node),
     ];

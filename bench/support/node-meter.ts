@@ -7,7 +7,7 @@
  * - A turn of the I/O thread's loop is what lies between two runs of an unreferenced `setImmediate`: such an immediate
  *   runs once in each turn and never keeps the loop from sleeping. Its CPU time is the difference of
  *   `process.threadCpuUsage()`, which other processes on the machine do not disturb.
- * - In the compute thread the native `run` and every wasm kernel are wrapped; their CPU time goes to counters in shared
+ * - In the compute thread the native `run` and the wasm kernels of the inner step are wrapped; their CPU time goes to counters in shared
  *   memory, which the I/O thread reads at the beginning and at the end. Operations of the engine run on the calling
  *   thread (`--threads 1`, which is what `swarm` gives four nodes on fewer than eight cores).
  */
@@ -21,9 +21,9 @@ import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worke
 
 /**
  * Microseconds of CPU in the compute thread: native runs (steps, evaluation), kernels of the inner step (scatter, norm,
- * AdamW), kernels of the round (compression, screening, aggregation, outer step), and the thread as a whole.
+ * AdamW), and the thread as a whole.
  */
-const counterNames = ['runs', 'stepKernels', 'roundKernels', 'computeThread'] as const;
+const counterNames = ['runs', 'stepKernels', 'computeThread'] as const;
 type CounterName = (typeof counterNames)[number];
 type Counters = Record<CounterName, number>;
 
@@ -264,17 +264,22 @@ function timeRuns(timed: Timed): void {
   };
 }
 
-/** From the embedding rows to the last AdamW a kernel belongs to the inner step; elsewhere to the round. */
+/**
+ * Only the kernels of the inner step are timed: a round calls thousands of others, and reading the clock for each would
+ * be a good part of what is measured. From the embedding rows to the first AdamW a norm belongs to the step.
+ */
 function timeKernels(timed: Timed): void {
   const Original = WebAssembly.Instance;
   let inStep = false;
-  const wrap = (name: string, call: (...args: unknown[]) => unknown) =>
-    timed(() => {
-      if (name === 'scatterAddRows') inStep = true;
-      const training = inStep || name === 'adamw';
-      if (name === 'adamw') inStep = false;
-      return training ? 'stepKernels' : 'roundKernels';
-    }, call);
+  const wrap = (name: string, call: (...args: unknown[]) => unknown) => {
+    const timedCall = timed(() => 'stepKernels', call);
+    if (name === 'dot') return (...args: unknown[]) => (inStep ? timedCall : call)(...args);
+    if (name !== 'scatterAddRows' && name !== 'adamw') return call;
+    return (...args: unknown[]) => {
+      inStep = name === 'scatterAddRows';
+      return timedCall(...args);
+    };
+  };
   WebAssembly.Instance = class extends Original {
     constructor(module: WebAssembly.Module, imports?: WebAssembly.Imports) {
       super(module, imports);
