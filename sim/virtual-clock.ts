@@ -14,6 +14,8 @@ interface Timer {
 export interface VirtualClock extends Clock {
   /** Fires timers up to `untilMs`, or until `done` holds; time stands at the last one fired or at `untilMs`. */
   run(untilMs: number, done?: () => boolean): Promise<void>;
+  /** Lets `ms` of virtual time pass. */
+  advance(ms: number): Promise<void>;
   /** Real work whose end takes more than promises (an engine's threads): time stands still until it is over. */
   during<T>(work: Promise<T>): Promise<T>;
   /** Timers fired so far. */
@@ -36,7 +38,7 @@ export function createVirtualClock(startMs = 1_700_000_000_000): VirtualClock {
     }
   };
 
-  return {
+  const clock: VirtualClock = {
     nowMs: () => nowMs,
     setTimer(delayMs, callback) {
       const timer: Timer = { atMs: nowMs + Math.max(0, delayMs), order: order++, callback, cancelled: false };
@@ -69,8 +71,10 @@ export function createVirtualClock(startMs = 1_700_000_000_000): VirtualClock {
         holds.delete(work);
       }
     },
+    advance: (ms) => clock.run(nowMs + ms),
     fired: () => fired,
   };
+  return clock;
 }
 
 function before(a: Timer, b: Timer): boolean {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createVirtualClock } from '../../sim/virtual-clock.ts';
 import { type TransportCluster, testTransport } from '../../test/transport-contract.ts';
-import { createVirtualClock } from '../../test/virtual-clock.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256, sha256Hex } from '../std/hash.ts';
 import { accept } from '../std/outcome.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createVirtualClock } from '../../test/virtual-clock.ts';
+import { createVirtualClock } from '../../sim/virtual-clock.ts';
 import { createPeerScores, defaultScorePolicy, type ScorePolicy } from './peer-score.ts';
 
 const policy: ScorePolicy = {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createVirtualClock } from '../../test/virtual-clock.ts';
+import { createVirtualClock } from '../../sim/virtual-clock.ts';
 import { createRateLimiter } from './rate-limit.ts';
 
 test('gives a minute’s worth at once, then the mean rate', async () => {

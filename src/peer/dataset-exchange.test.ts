@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createVirtualClock, type VirtualClock } from '../../test/virtual-clock.ts';
+import { createVirtualClock, type VirtualClock } from '../../sim/virtual-clock.ts';
 import { type Dataset, memoryDataset } from '../genesis/dataset.ts';
 import { publishManifest } from '../genesis/manifest.ts';
 import {

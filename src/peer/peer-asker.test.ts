@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createVirtualClock } from '../../test/virtual-clock.ts';
+import { createVirtualClock } from '../../sim/virtual-clock.ts';
 import { createMemoryHub } from '../net/memory-transport.ts';
 import { type Protocol, shardProtocol } from '../net/protocol.ts';
 import { utf8 } from '../std/bytes.ts';

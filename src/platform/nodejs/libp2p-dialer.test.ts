@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { multiaddr } from '@multiformats/multiaddr';
-import { createVirtualClock } from '../../../test/virtual-clock.ts';
+import { createVirtualClock } from '../../../sim/virtual-clock.ts';
 import { createDialer } from './libp2p-dialer.ts';
 
 const address = multiaddr('/ip4/127.0.0.1/tcp/4001');

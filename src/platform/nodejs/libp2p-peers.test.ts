@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createVirtualClock } from '../../../test/virtual-clock.ts';
+import { createVirtualClock } from '../../../sim/virtual-clock.ts';
 import { generateKeyPair } from '../../identity/keys.ts';
 import type { NodeId } from '../../net/transport.ts';
 import { type Outcome, reject } from '../../std/outcome.ts';
