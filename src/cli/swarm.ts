@@ -158,7 +158,7 @@ export async function clusterOf(
   const model = presetConfig(options.preset);
   const datasetDirectory = await datasetFor(model.vocabulary, options.dataset);
   const { hash } = await readManifest(datasetDirectory);
-  const outer = defaultOuter(options.compression, options.aggregator);
+  const outer = defaultOuter(options.compression, options.aggregator, options.innerSteps);
   return prepareCluster({
     directory,
     seed: options.seed,

@@ -75,8 +75,19 @@ export function defaultTraining(preset: {
   };
 }
 
-/** DiLoCo (2311.08105): Nesterov 0.7, 0.9. SparseLoCo (2508.15706): error feedback in the place of outer momentum. */
-export function defaultOuter(compression: CompressionName, aggregator: AggregatorName): OuterPolicy {
-  const sparse = compression === 'sparse';
-  return { compression, aggregator, learningRate: sparse ? 1 : 0.7, momentum: sparse ? 0 : 0.9 };
+/** Rounds shorter than this are a demonstration's: outer momentum has too few of them to gather. */
+const shortRound = 100;
+
+/**
+ * DiLoCo (2311.08105): Nesterov 0.7, 0.9. SparseLoCo (2508.15706): error feedback in the place of outer momentum. With
+ * short rounds a first step of η·(1 + μ) > 1 overshoots and costs more than it gains (docs/log.md): 0.55, 0.8.
+ */
+export function defaultOuter(
+  compression: CompressionName,
+  aggregator: AggregatorName,
+  innerSteps = defaultInnerSteps,
+): OuterPolicy {
+  if (compression === 'sparse') return { compression, aggregator, learningRate: 1, momentum: 0 };
+  const [learningRate, momentum] = innerSteps < shortRound ? [0.55, 0.8] : [0.7, 0.9];
+  return { compression, aggregator, learningRate, momentum };
 }
