@@ -158,7 +158,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
       model,
       dataset: hash,
       training: chooseTraining(model, choice),
-      outer: defaultOuter(compression, aggregator),
+      outer: defaultOuter(compression, aggregator, innerSteps),
       members: (named ?? [key.publicKey]).map((publicKey) => ({ publicKey, weight: 1 })),
       bootstrap,
     },
