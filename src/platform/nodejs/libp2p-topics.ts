@@ -4,6 +4,7 @@
  * off, because every payload carries its author's: what is authenticated here is the peer that handed a message over.
  */
 import { createHash } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { GossipSub } from '@libp2p/gossipsub';
 import { type GossipsubOpts, type Message, StrictNoSign, TopicValidatorResult } from '@libp2p/gossipsub';
 import type { Connection, PeerId } from '@libp2p/interface';
@@ -74,14 +75,26 @@ export function createTopics(options: TopicsOptions): Topics {
     .digest()
     .readUInt32BE();
 
-  /** Gossipsub asks before it passes a message on: here it is delivered, too. */
-  function receive(topic: string, peer: PeerId, data: Uint8Array): TopicValidatorResult {
+  let delivered: Promise<unknown> = Promise.resolve();
+
+  /**
+   * Gossipsub asks before it passes a message on: here it is delivered, too. One in each turn of the event loop, in
+   * the order they came: at the end of a round many arrive at once, and each costs a signature or several. What waits
+   * is bounded by the rate.
+   */
+  function receive(topic: string, peer: PeerId, data: Uint8Array): Promise<TopicValidatorResult> {
     const from = options.nodeOf(peer);
-    if (from === null) return TopicValidatorResult.Ignore;
+    if (from === null) return Promise.resolve(TopicValidatorResult.Ignore);
     if (!options.rates.take(`${from} topics`, topicMessagesPerMinuteMax)) {
       options.penalize(from, 'refused');
-      return TopicValidatorResult.Ignore;
+      return Promise.resolve(TopicValidatorResult.Ignore);
     }
+    const result = delivered.then(() => nextTurn()).then(() => deliverToAll(topic, from, data));
+    delivered = result.catch(() => undefined);
+    return result;
+  }
+
+  function deliverToAll(topic: string, from: NodeId, data: Uint8Array): TopicValidatorResult {
     const offencesBefore = options.offences();
     const message = data.subarray(nonceBytes);
     if (data.length < nonceBytes) options.penalize(from, 'malformed');
