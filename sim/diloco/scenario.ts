@@ -105,7 +105,7 @@ async function mustProgress(
 ): Promise<void> {
   const roundOf = (index: number) => world.peers.get(index)?.position.round ?? -1;
   const listed = (index: number) => world.checker.lastListed(keys[index]!.nodeId);
-  const from = Math.max(...nodes.map(roundOf));
+  const from = Math.max(...world.checker.states().keys());
   const isDone = () => {
     const at = nodes.map(roundOf);
     const isClose = Math.max(...at) - Math.min(...at) <= 1;
