@@ -1,5 +1,5 @@
 /**
- * Attacks: one hostile node of five with each attack under the default aggregator, against five honest nodes and
+ * Attacks by one hostile node of five, each in turn, under the default aggregator, against five honest nodes and
  * against the unscreened mean. Run: `node bench/attacks.ts [--rounds 12] [--seed 1] [--attacks a,b] [--json]`.
  */
 import { parseArgs } from 'node:util';

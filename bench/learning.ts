@@ -1,5 +1,5 @@
 /**
- * Learning: a swarm of four honest nodes against the synchronous baseline on the same batches, at equal tokens.
+ * Learning of a swarm of four honest nodes against the synchronous baseline on the same batches, at equal tokens.
  * Run: `node bench/learning.ts [--seed 1] [--rounds 25] [--inner-steps 20] [--compression int8] [--json]`.
  */
 import { parseArgs } from 'node:util';

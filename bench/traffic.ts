@@ -1,5 +1,5 @@
 /**
- * Traffic: bytes sent per node and inner step against fp32 ring all-reduce at every step, all overheads counted, with
+ * Traffic of a swarm, bytes sent per node and inner step against fp32 ring all-reduce at every step, all overheads counted, with
  * the held-out loss it gives beside `train` at equal tokens.
  * Run: `node bench/traffic.ts [--inner-steps 500] [--rounds 4] [--batch 2] [--preset tiny] [--json]`.
  */
