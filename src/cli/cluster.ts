@@ -2,13 +2,14 @@
  * A network of node processes on this machine, as `demo` and `swarm` run it: keys and ports, the network manifest, a
  * data folder for each, and their command lines. Starting and watching them is `child-nodes.ts`'s.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type KeyPair, keyPairFrom } from '../identity/keys.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
 import type { OuterPolicy, TrainingPolicy } from '../peer/policy.ts';
+import { createFolder } from '../platform/nodejs/files.ts';
 import { programFile } from '../platform/nodejs/installation.ts';
 import { createKeyFile } from '../platform/nodejs/key-file.ts';
 import { utf8 } from '../std/bytes.ts';
@@ -82,7 +83,7 @@ export function clusterNetwork(options: ClusterNetworkOptions): string {
 
 export async function prepareCluster(options: ClusterOptions): Promise<Cluster> {
   const { directory, seed, nodes: count, attackers } = options;
-  await mkdir(directory, { recursive: true });
+  await createFolder(directory);
   const keys = Array.from({ length: count }, (_, index) => clusterKey(seed, index));
   const ports = await freePorts(count);
   const addresses = ports.map((port) => `/ip4/127.0.0.1/tcp/${port}`);
@@ -94,7 +95,7 @@ export async function prepareCluster(options: ClusterOptions): Promise<Cluster> 
     const hostile = index >= count - attackers;
     const name = hostile ? `hostile-${index - (count - attackers) + 1}` : `node-${index + 1}`;
     const home = join(directory, name);
-    await mkdir(home, { recursive: true });
+    await createFolder(home);
     await createKeyFile(join(home, 'node.key'), key);
     const args = nodeArguments(options, { networkFile, home, listen: addresses[index]!, first: index === 0 });
     const attack = hostile && options.attack ? attackArguments(options.attack, attackers) : [];

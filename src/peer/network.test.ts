@@ -75,7 +75,7 @@ test('bootstrap addresses and the order of fields are not part of the network’
     [['signature'], '0'.repeat(128)],
   ];
   for (const [path, value] of changes)
-    assert.equal(resultOf(changed(path, value)), 'bad-signature', path.join('.'));
+    assert.match(resultOf(changed(path, value)), /^bad-signature /, path.join('.'));
   const resigned = parseNetwork(createNetworkDocument({ ...draft, name: 'other' }, keys[0]!));
   assert.ok(resigned.ok);
   assert.notDeepEqual(resigned.value.networkId, network.networkId);

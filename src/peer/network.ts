@@ -117,7 +117,8 @@ export function parseNetwork(text: string): Outcome<NetworkManifest> {
   const keys = new Set(body.members.map((member) => member.publicKey));
   if (keys.size !== body.members.length) return reject('bad-network', 'a member is named twice');
   const networkId = networkIdOf(body);
-  if (!verifyDigest(networkId, fromHex(signature), fromHex(founder))) return reject('bad-signature');
+  if (!verifyDigest(networkId, fromHex(signature), fromHex(founder)))
+    return reject('bad-signature', 'it was changed after its founder signed it');
   return accept({
     name: body.name,
     networkId,

@@ -2,7 +2,7 @@
  * A dataset as a folder, or as the same files behind an http(s) address: manifest.cbor, tokenizer.json, leaves.bin
  * (chunk hashes, a convenience that is never trusted) and shards/NNNNN.bin. Nothing is used before it is verified.
  */
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { type BuildOptions, type BuiltDataset, buildDataset } from '../../genesis/build.ts';
 import { type Dataset, type DatasetOptions, openDataset, type ShardSource } from '../../genesis/dataset.ts';
@@ -210,7 +210,7 @@ export async function buildDatasetFolder(
 /** Whether the target exists and may be replaced. */
 async function checkTarget(target: string, force: boolean): Promise<boolean> {
   try {
-    await mkdir(dirname(target), { recursive: true });
+    await createFolder(dirname(target));
     if (!(await stat(target).catch(() => undefined))) return false;
     if (!force)
       throw new CodedError(

@@ -81,6 +81,19 @@ test('a write into a folder that is not there, or is a file, is refused', async 
   writeFileSync(join(folder, 'file'), 'x');
   await assert.rejects(writeFileAtomic(join(folder, 'file', 'a.bin'), bytes('x')), { code: 'not-a-folder' });
   await assert.rejects(createFolder(join(folder, 'file')), { code: 'not-a-folder' });
+  await assert.rejects(createFolder(join(folder, 'file', 'below')), { code: 'not-a-folder' });
+});
+
+test('a folder is made with those above it, by several at once', async () => {
+  const deep = join(freshFolder(), 'a', 'b', 'c');
+  await Promise.all([createFolder(deep), createFolder(deep), createFolder(join(deep, 'd'))]);
+  assert.deepEqual(readdirSync(deep), ['d']);
+});
+
+test('a folder where none can be is refused, and not tried for ever', {
+  skip: process.platform !== 'linux',
+}, async () => {
+  await assert.rejects(createFolder('/proc/none/below'), { code: 'not-found' });
 });
 
 test('a read is whole or refused', async () => {

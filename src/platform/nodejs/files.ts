@@ -2,7 +2,7 @@
  * Files that are whole or not there: a write goes to a temporary file beside its target, reaches the disk, and is
  * renamed over it. What goes wrong on the way is one `CodedError` that names the file. Knows nothing of formats.
  */
-import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CodedError } from '../../std/outcome.ts';
 
@@ -137,11 +137,29 @@ async function readToEnd(
 /** Creates the folder and those above it. */
 export async function createFolder(path: string, mode = 0o755): Promise<void> {
   try {
-    await mkdir(path, { recursive: true, mode });
+    await makeFolders(path, mode);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST')
-      throw new CodedError('not-a-folder', `cannot create the folder ${path}: a file is there`);
     throw fileError(error, 'create the folder', path);
+  }
+}
+
+/**
+ * Node's own recursive mkdir calls a read-only disk a missing folder, and never ends where the system says of every
+ * name that it is missing.
+ */
+async function makeFolders(path: string, mode: number): Promise<void> {
+  try {
+    await mkdir(path, { mode });
+  } catch (error) {
+    const errno = error instanceof Error && 'code' in error ? error.code : '';
+    const isThere = await stat(path).catch(() => undefined);
+    if (isThere?.isDirectory()) return;
+    if (isThere) throw new CodedError('not-a-folder', `cannot create the folder ${path}: a file is there`);
+    if (errno !== 'ENOENT' || dirname(path) === path) throw error;
+    await makeFolders(dirname(path), mode);
+    await mkdir(path, { mode }).catch((again: NodeJS.ErrnoException) => {
+      if (again.code !== 'EEXIST') throw again;
+    });
   }
 }
 
