@@ -53,6 +53,8 @@ const linesKept = 20;
 export function startChild(spec: ChildSpec, handlers: ChildHandlers): ChildNode {
   const child = fork(spec.program, [...spec.args], {
     execArgv: [],
+    // JSON would turn the loss of a model that has overflowed into null.
+    serialization: 'advanced',
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   const lastLines: string[] = [];

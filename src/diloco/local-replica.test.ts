@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tinyBatch, tinyReplica, tinySettings } from '../../test/tiny-replica.ts';
+import { lossMax } from '../optim/stage-trainer.ts';
 import { sha256Hex } from '../std/hash.ts';
 import type { Outcome } from '../std/outcome.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
@@ -288,10 +289,25 @@ test('a snapshot of another model, or one whose tensors are not its hash’s, ch
   assert.deepEqual(await replica.snapshot(), before);
 });
 
+test('a model that has overflowed has the largest loss there is, and its rounds close', async () => {
+  const replica = await tinyReplica({ outer: { ...tinySettings.outer, aggregator: 'mean' } });
+  for (let round = 0; round < 2; round++) {
+    await replica.trainStep([tinyBatch(0)], Number.POSITIVE_INFINITY);
+    await close(replica, [await entry(replica, 'a')], 'a');
+  }
+  await replica.trainStep([tinyBatch(0)], Number.POSITIVE_INFINITY);
+  assert.equal(await replica.evaluate([tinyBatch(1)], 'weights'), lossMax);
+});
+
 test('a step that overflows spoils the round, not the node', async () => {
   const replica = await tinyReplica();
   await replica.trainStep([tinyBatch(0)], Number.POSITIVE_INFINITY);
-  await assert.rejects(replica.contribute(), { code: 'not-finite' });
+  const nothing = await replica.contribute();
+  assert.equal(
+    codeOf(await replica.screen(nothing.blob, nothing.blobHash)),
+    'accepted',
+    'zeros, so that the round closes',
+  );
   await close(replica, [await entry(await trained(1, 2), 'b')], 'own');
   const losses = await train(replica, 0, 1, 2);
   assert.ok(losses.every(Number.isFinite));

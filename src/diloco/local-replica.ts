@@ -90,6 +90,9 @@ export async function createLocalReplica(
       memory.subtract(slabs.scratch, slabs.base, slabs.weights);
       accumulate(outer.compression, slabs.errorFeedback, slabs.scratch, memory);
     }
+    // Steps that overflowed are worth nothing, and a contribution of nothing still lets the round be closed.
+    const finite = segments.every(({ memory, slabs }) => memory.allFinite(slabs.errorFeedback));
+    if (!finite) for (const { slabs } of segments) slabs.errorFeedback.fill(0);
   };
 
   const encode = () => {

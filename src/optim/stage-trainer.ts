@@ -37,10 +37,16 @@ export interface StepResult {
   readonly gradientNorm: number;
 }
 
+/**
+ * 126·ln 2: the loss of the least probability that the loss graphs tell from zero. Logits that are no numbers give no
+ * token any probability, so it is also the loss of a model that has overflowed.
+ */
+export const lossMax = 87.3365447505531;
+
 export interface StageTrainer {
   /** One optimizer step over microbatches of equal size; `step` counts from 1 since the moments began. */
   step(batches: readonly Batch[], learningRate: number, step: number): Promise<StepResult>;
-  /** Mean loss per token of the local weights or of w_r over the batches. */
+  /** Mean loss per token of the local weights or of w_r over the batches; `lossMax` for a model that has overflowed. */
   evaluate(batches: readonly Batch[], of: 'weights' | 'base'): Promise<number>;
   close(): Promise<void>;
 }
@@ -112,7 +118,8 @@ export async function createStageTrainer(options: TrainerOptions): Promise<Stage
         await evaluation.run({ ...parameters, tokens, labels }, { loss });
         total += loss[0]!;
       }
-      return total / batches.length;
+      const mean = total / batches.length;
+      return Number.isNaN(mean) ? lossMax : mean;
     },
     close: async () => {
       await training.release();

@@ -3,7 +3,7 @@
  * AdamW, H times → pseudo-gradient → compress → announce → fetch → screen → certify → aggregate → outer step → state
  * hash → held-out loss. Each step is a named function below; what they run on is wired in `peer.ts`.
  */
-import type { Contribution, Position, RoundResult } from '../diloco/replica.ts';
+import type { Position, RoundResult } from '../diloco/replica.ts';
 import type { RoundList } from '../diloco/round-list.ts';
 import type { AgreedState } from '../diloco/statement.ts';
 import { heldOutBatches } from '../genesis/sampler.ts';
@@ -167,22 +167,9 @@ async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   if (signal.aborted || isOver || findLag(peer)) return;
   const { step, round } = await peer.options.replica.position();
   if (step === 0) return;
-  const made = await finiteContribution(peer, round);
-  if (!made) return;
-  const { blob, blobHash } = made;
+  const { blob, blobHash } = await peer.steps.contribute(round);
   await peer.coordinator.contribute({ blob, blobHash }, step);
   emit(peer, { type: 'contribution', round, batches: step, blobBytes: blob.length, blobHash });
-}
-
-/** Steps that overflowed make no contribution: the round goes on without this node, and the next one finds it well. */
-async function finiteContribution(peer: Peer, round: number): Promise<Contribution | undefined> {
-  try {
-    return await peer.steps.contribute(round);
-  } catch (error) {
-    if (!(error instanceof CodedError) || error.code !== 'not-finite') throw error;
-    emit(peer, { type: 'warning', code: error.code, detail: `no contribution to round ${round}` });
-    return undefined;
-  }
 }
 
 /** fetch → screen → certify: waits for the decided list; undefined when the network has gone on without us. */
