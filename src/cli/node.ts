@@ -136,9 +136,11 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
 }
 
 async function nodeStart(options: NodeStartOptions, run: CommandRun): Promise<CommandResult | undefined> {
-  let last: NodeEvent | undefined;
+  let lastRound: NodeEvent | null = null;
+  let reason: string | null = null;
   const show = (event: NodeEvent) => {
-    if (event.type !== 'step') last = event;
+    if (event.type === 'round') lastRound = event;
+    if (event.type === 'stopped') reason = event.reason;
     sendToParent(event);
     if (hasParentChannel()) return;
     const line = describeEvent(event);
@@ -152,7 +154,7 @@ async function nodeStart(options: NodeStartOptions, run: CommandRun): Promise<Co
   }
   const { runNode } = await import('./node-run.ts');
   await runNode(runOptionsOf(options, show), run.signal);
-  return run.json ? { json: last ?? null, text: '' } : undefined;
+  return run.json ? { json: { reason, lastRound }, text: '' } : undefined;
 }
 
 /** One line for people; steps only now and then. */
