@@ -146,6 +146,6 @@ export function freshReplica(network: NetworkManifest): Promise<StageReplica> {
   return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network) });
 }
 
-export function membersOf(world: DilocoWorld): readonly Member[] {
+function membersOf(world: DilocoWorld): readonly Member[] {
   return world.network.members;
 }
