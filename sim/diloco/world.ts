@@ -145,7 +145,3 @@ export function createWorld(options: WorldOptions): DilocoWorld {
 export function freshReplica(network: NetworkManifest): Promise<StageReplica> {
   return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network) });
 }
-
-function membersOf(world: DilocoWorld): readonly Member[] {
-  return world.network.members;
-}
