@@ -2,7 +2,7 @@
  * The network that a seed of the diloco scenario simulates: a signed manifest, a model of a few thousand parameters, a
  * dataset made in memory, and what honest nodes keep where a crash does not reach. Knows no faults.
  */
-import type { Member, SignatureScheme } from '../../src/consensus/types.ts';
+import type { SignatureScheme } from '../../src/consensus/types.ts';
 import { createLocalReplica } from '../../src/diloco/local-replica.ts';
 import type { StageReplica } from '../../src/diloco/replica.ts';
 import { type Dataset, memoryDataset } from '../../src/genesis/dataset.ts';
