@@ -157,6 +157,10 @@ test('a command under npm stops when npm is killed', { skip: process.platform !=
 test('free ports are different and can be listened on', async () => {
   const ports = await freePorts(4);
   assert.equal(new Set(ports).size, 4);
+  assert.ok(
+    ports.every((port) => port < 32_768),
+    'no port that an outgoing connection may take',
+  );
   const server = createServer().listen(ports[0], '127.0.0.1');
   await once(server, 'listening');
   server.close();

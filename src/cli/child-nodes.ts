@@ -3,6 +3,7 @@
  * events, stopped politely or killed, and never left behind. Knows nothing of what the nodes do.
  */
 import { type ChildProcess, fork } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -157,21 +158,29 @@ export function describeExit({ code, signal, lastLines }: ExitStatus): string {
   return why === undefined ? how : `${how}: ${why}`;
 }
 
+/**
+ * Below the ports that systems give to outgoing connections (Linux: from 32768, others: from 49152): one of those may be
+ * taken between the choice and the use.
+ */
+const firstPort = 15_000;
+const endPort = 32_000;
+const portAttempts = 1_000;
+
 /** `count` different TCP ports of 127.0.0.1 that were free a moment ago. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports = await Promise.all(
-    servers.map(
-      (server) =>
-        new Promise<number>((resolve, reject) => {
-          server.once('error', reject);
-          server.listen(0, '127.0.0.1', () => {
-            const address = server.address();
-            resolve(typeof address === 'object' && address !== null ? address.port : 0);
-          });
-        }),
-    ),
-  );
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
+  const ports = new Set<number>();
+  for (let attempt = 0; ports.size < count; attempt++) {
+    if (attempt === portAttempts) throw new CodedError('no-free-port', `no ${count} free ports were found`);
+    const port = randomInt(firstPort, endPort);
+    if (!ports.has(port) && (await canListen(port))) ports.add(port);
+  }
+  return [...ports];
+}
+
+function canListen(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
