@@ -3,7 +3,7 @@
  * against the unscreened mean. Run: `node bench/attacks.ts [--rounds 12] [--seed 1] [--attacks a,b] [--json]`.
  */
 import { parseArgs } from 'node:util';
-import { attackNames } from '../src/cli/swarm.ts';
+import { attackNames } from '../src/cli/shared-options.ts';
 import type { SwarmReport } from '../src/cli/swarm-report.ts';
 import { runNeuroshard, table } from './support/run-neuroshard.ts';
 

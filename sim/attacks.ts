@@ -4,20 +4,8 @@
  * vectors and live in `hostile-node.ts`.
  * Sources: Baruch et al. 2019 (ALIE), Xie et al. 2020 (inner-product manipulation), Blanchard et al. 2017 (Gaussian).
  */
+import type { AttackName } from '../src/cli/shared-options.ts';
 import { type Random, uniform } from '../src/std/random.ts';
-
-export const attackNames = [
-  'sign-flip',
-  'scaled',
-  'gaussian',
-  'alie',
-  'inner-product',
-  'label-flip',
-  'constant',
-  'zero',
-  'copycat',
-] as const;
-export type AttackName = (typeof attackNames)[number];
 
 /** Attacks that need the honest contributions of the round before they can be made. */
 export const omniscient: ReadonlySet<AttackName> = new Set(['alie', 'inner-product', 'gaussian', 'copycat']);

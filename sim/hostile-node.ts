@@ -9,6 +9,7 @@ import { runNode } from '../src/cli/node-run.ts';
 import { sendToParent } from '../src/cli/parent-process.ts';
 import { decimal, oneOf } from '../src/cli/parse.ts';
 import { runMain } from '../src/cli/run-main.ts';
+import { type AttackName, attackNames } from '../src/cli/shared-options.ts';
 import type { Announcement } from '../src/diloco/announcement.ts';
 import { createBlob, decodeRange, encodeRange } from '../src/diloco/compression/blob.ts';
 import type { CodecName } from '../src/diloco/compression/codec.ts';
@@ -19,7 +20,7 @@ import { sleep } from '../src/std/clock.ts';
 import { sha256, sha256Hex } from '../src/std/hash.ts';
 import { seededRandom } from '../src/std/random.ts';
 import { createKernelMemory } from '../src/tensor/kernels/wasm.ts';
-import { type AttackName, attackNames, attacks, defaultFactor, omniscient } from './attacks.ts';
+import { attacks, defaultFactor, omniscient } from './attacks.ts';
 
 interface HostileOptions extends NodeStartOptions {
   readonly attack: AttackName;

@@ -9,8 +9,9 @@ import { createChildGroup, describeExit } from './child-nodes.ts';
 import { action, type CommandResult, type CommandRun, defineCommand } from './command.ts';
 import { InterruptedError } from './errors.ts';
 import { openLiveScreen } from './live-screen.ts';
-import { integer, oneOf } from './parse.ts';
-import { attackNames, clusterOf, type SwarmOptions } from './swarm.ts';
+import { integer } from './parse.ts';
+import { clusterOptions } from './shared-options.ts';
+import { clusterOf, type SwarmOptions } from './swarm.ts';
 
 interface DemoOptions {
   readonly nodes: number;
@@ -24,7 +25,7 @@ interface DemoOptions {
 const scheduleRounds = 60;
 
 export function register(program: Command): void {
-  defineCommand(program, {
+  const command = defineCommand(program, {
     name: 'demo',
     summary: 'watch four nodes on this machine learn together',
     description:
@@ -34,25 +35,13 @@ export function register(program: Command): void {
       ['demo', 'until Ctrl-C'],
       ['demo --nodes 5 --attackers 1 --rounds 10', 'with a hostile node among five, for ten rounds'],
     ],
-  })
+  });
+  clusterOptions(command, 15)
     .option('--nodes <count>', 'processes', integer('--nodes', { min: 1, max: 16 }), 4)
-    .option(
-      '--attackers <count>',
-      'how many of them are hostile',
-      integer('--attackers', { min: 0, max: 15 }),
-      0,
-    )
-    .option('--attack <name>', attackNames.join(', '), oneOf('attack', attackNames), 'sign-flip')
     .option(
       '--rounds <count>',
       'stop after so many rounds (default: until Ctrl-C)',
       integer('--rounds', { min: 1 }),
-    )
-    .option(
-      '--seed <number>',
-      'keys, initial weights and batches follow from it',
-      integer('--seed', { min: 0 }),
-      1,
     )
     .action(action<DemoOptions>(demo));
 }

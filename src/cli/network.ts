@@ -12,9 +12,7 @@ import { type PresetName, parameterCount, presetConfig, presets } from '../model
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
 import {
   type AggregatorName,
-  aggregatorNames,
   type CompressionName,
-  compressionNames,
   defaultInnerSteps,
   defaultOuter,
   defaultTraining,
@@ -29,6 +27,7 @@ import { checkVocabulary, datasetFor, readNetwork } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
 import { collect, decimal, integer, oneOf } from './parse.ts';
 import { formatCount } from './progress.ts';
+import { outerOptions } from './shared-options.ts';
 import { chooseTraining } from './training-choice.ts';
 
 interface NetworkCreateOptions {
@@ -79,7 +78,7 @@ export function register(program: Command): void {
 
 function registerCreate(group: Command): void {
   const names = Object.keys(presets) as PresetName[];
-  defineCommand(group, {
+  const command = defineCommand(group, {
     name: 'create',
     summary: 'found a network: write its manifest',
     description:
@@ -92,7 +91,8 @@ function registerCreate(group: Command): void {
         'these members (network key shows a key), and where to begin',
       ],
     ],
-  })
+  });
+  outerOptions(command)
     .requiredOption('--name <name>', 'what the network is called')
     .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
     .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
@@ -118,18 +118,6 @@ function registerCreate(group: Command): void {
       '--total-steps <count>',
       'inner steps over which the rate decays',
       integer('--total-steps', { min: 1, max: 1_000_000_000 }),
-    )
-    .option(
-      '--aggregator <name>',
-      aggregatorNames.join(', '),
-      oneOf('aggregator', aggregatorNames),
-      'default',
-    )
-    .option(
-      '--compression <name>',
-      compressionNames.join(', '),
-      oneOf('compression', compressionNames),
-      'int8',
     )
     .option('--bootstrap <address>', 'address of a node to begin with, repeatable', collect)
     .option('--out <file>', 'where to write it', 'network.json')

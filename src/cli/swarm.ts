@@ -4,14 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { presetConfig, presets } from '../model/config.ts';
-import {
-  type AggregatorName,
-  aggregatorNames,
-  type CompressionName,
-  compressionNames,
-  defaultOuter,
-  demoInnerSteps,
-} from '../peer/policy.ts';
+import { type AggregatorName, type CompressionName, defaultOuter, demoInnerSteps } from '../peer/policy.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { toHex } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
@@ -22,21 +15,9 @@ import { datasetFor } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
+import { type AttackName, clusterOptions, outerOptions } from './shared-options.ts';
 import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
 import { chooseTraining } from './training-choice.ts';
-
-/** The attacks of `sim/hostile-node`, which is not part of the product and so not imported. */
-export const attackNames = [
-  'sign-flip',
-  'scaled',
-  'gaussian',
-  'alie',
-  'inner-product',
-  'label-flip',
-  'constant',
-  'zero',
-  'copycat',
-] as const;
 
 export interface SwarmOptions {
   readonly nodes: number;
@@ -46,7 +27,7 @@ export interface SwarmOptions {
   readonly aggregator: AggregatorName;
   readonly compression: CompressionName;
   readonly attackers: number;
-  readonly attack: (typeof attackNames)[number];
+  readonly attack: AttackName;
   readonly attackFactor?: number;
   readonly seed: number;
   readonly dataset?: string;
@@ -61,7 +42,7 @@ export interface SwarmOptions {
 
 export function register(program: Command): void {
   const names = Object.keys(presets) as (keyof typeof presets)[];
-  defineCommand(program, {
+  const command = defineCommand(program, {
     name: 'swarm',
     summary: 'several nodes on this machine for some rounds, and a report',
     description:
@@ -75,7 +56,8 @@ export function register(program: Command): void {
       ],
       ['swarm --nodes 5 --attackers 1 --attack sign-flip --aggregator mean', 'the same without a defence'],
     ],
-  })
+  });
+  clusterOptions(outerOptions(command), 63)
     .option('--nodes <count>', 'processes', integer('--nodes', { min: 1, max: 64 }), 4)
     .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
     .option(
@@ -86,34 +68,9 @@ export function register(program: Command): void {
     )
     .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
     .option(
-      '--aggregator <name>',
-      aggregatorNames.join(', '),
-      oneOf('aggregator', aggregatorNames),
-      'default',
-    )
-    .option(
-      '--compression <name>',
-      compressionNames.join(', '),
-      oneOf('compression', compressionNames),
-      'int8',
-    )
-    .option(
-      '--attackers <count>',
-      'how many of the nodes are hostile',
-      integer('--attackers', { min: 0, max: 63 }),
-      0,
-    )
-    .option('--attack <name>', attackNames.join(', '), oneOf('attack', attackNames), 'sign-flip')
-    .option(
       '--attack-factor <number>',
       'strength of the attack (default: the attack’s own)',
       decimal('--attack-factor'),
-    )
-    .option(
-      '--seed <number>',
-      'keys, initial weights and batches follow from it',
-      integer('--seed', { min: 0 }),
-      1,
     )
     .option('--dataset <folder>', 'dataset to train on (default: the one shipped)')
     .option(
@@ -121,13 +78,21 @@ export function register(program: Command): void {
       'sequences of a node’s batch (default: the preset’s)',
       integer('--batch', { min: 1, max: 4096 }),
     )
-    .option('--learning-rate <rate>', 'peak inner learning rate', decimal('--learning-rate', { min: 0 }))
+    .option(
+      '--learning-rate <rate>',
+      'peak inner learning rate',
+      decimal('--learning-rate', { min: 1e-12, max: 1e3 }),
+    )
     .option(
       '--total-steps <count>',
       'inner steps over which the rate decays (default: all of the run)',
       integer('--total-steps', { min: 1 }),
     )
-    .option('--outer-learning-rate <rate>', 'of the outer step', decimal('--outer-learning-rate', { min: 0 }))
+    .option(
+      '--outer-learning-rate <rate>',
+      'of the outer step',
+      decimal('--outer-learning-rate', { min: 1e-12, max: 1e3 }),
+    )
     .option(
       '--outer-momentum <number>',
       'of the outer step',
