@@ -15,8 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import type { CodecName } from '../src/diloco/compression/codec.ts';
 import type { presets } from '../src/model/config.ts';
-import type { CompressionName } from '../src/peer/policy.ts';
 import { runLateJoiner } from './support/late-joiner.ts';
 import type { MeterReport } from './support/node-meter.ts';
 import { runNeuroshard, table } from './support/run-neuroshard.ts';
@@ -62,7 +62,7 @@ async function meter(compression: string): Promise<Metered> {
       Object.assign(process.env, env);
       await runLateJoiner({
         preset: values.preset as keyof typeof presets,
-        compression: compression as CompressionName,
+        compression: compression as CodecName,
         rounds: Number(values.rounds),
         innerSteps: Number(values['inner-steps']),
         seed: Number(values.seed),

@@ -4,8 +4,8 @@
  * many down as are tolerated, then together again. Its canary has one twin more than is tolerated.
  */
 import { toleratedFailures } from '../../src/consensus/members.ts';
+import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import type { NodeId } from '../../src/net/transport.ts';
-import type { CompressionName } from '../../src/peer/policy.ts';
 import { createCluster, simKeys } from '../cluster.ts';
 import { runStorm } from '../faults.ts';
 import { between, chance, pick, sample, stream } from '../random.ts';
@@ -29,7 +29,7 @@ interface Cast {
   /** Index → kind. */
   readonly hostile: ReadonlyMap<number, HostileKind>;
   readonly machines: readonly Machine[];
-  readonly compression: CompressionName;
+  readonly compression: CodecName;
 }
 
 function tolerated(members: number): number {

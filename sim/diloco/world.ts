@@ -3,6 +3,7 @@
  * dataset made in memory, and what honest nodes keep where a crash does not reach. Knows no faults.
  */
 import type { SignatureScheme } from '../../src/consensus/types.ts';
+import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import { createLocalReplica } from '../../src/diloco/local-replica.ts';
 import type { StageReplica } from '../../src/diloco/replica.ts';
 import { type Dataset, memoryDataset } from '../../src/genesis/dataset.ts';
@@ -14,7 +15,7 @@ import type { StoredSnapshot } from '../../src/peer/checkpoint.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../../src/peer/network.ts';
 import type { Peer } from '../../src/peer/peer.ts';
 import { replicaSettings } from '../../src/peer/plan.ts';
-import { type CompressionName, defaultOuter } from '../../src/peer/policy.ts';
+import { defaultOuter } from '../../src/peer/policy.ts';
 import { utf8 } from '../../src/std/bytes.ts';
 import { sha256 } from '../../src/std/hash.ts';
 import { merkleRoot } from '../../src/std/merkle.ts';
@@ -96,7 +97,7 @@ export interface WorldOptions {
   /** Of all nodes that may ever be there; the first `members` of them vote. */
   readonly keys: readonly KeyPair[];
   readonly members: number;
-  readonly compression: CompressionName;
+  readonly compression: CodecName;
   readonly machines: readonly Machine[];
   readonly checker: (network: NetworkManifest) => DilocoChecker;
 }

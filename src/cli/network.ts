@@ -6,17 +6,13 @@ import { join } from 'node:path';
 import { multiaddr } from '@multiformats/multiaddr';
 import type { Command } from 'commander';
 import { toleratedFailures } from '../consensus/members.ts';
+import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
+import type { CodecName } from '../diloco/compression/codec.ts';
 import { isPublicKey, nodeIdOf } from '../identity/keys.ts';
 import { type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
-import {
-  type AggregatorName,
-  type CompressionName,
-  defaultInnerSteps,
-  defaultOuter,
-  defaultTraining,
-} from '../peer/policy.ts';
+import { defaultInnerSteps, defaultOuter, defaultTraining } from '../peer/policy.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
@@ -41,7 +37,7 @@ interface NetworkCreateOptions {
   readonly learningRate?: number;
   readonly totalSteps?: number;
   readonly aggregator: AggregatorName;
-  readonly compression: CompressionName;
+  readonly compression: CodecName;
   readonly bootstrap?: readonly string[];
   readonly out: string;
   readonly force?: boolean;

@@ -3,9 +3,10 @@
  * measurement (docs/log.md) or taken from the papers named beside them.
  */
 import { z } from 'zod';
+import type { AggregatorName } from '../diloco/aggregation/rules.ts';
+import type { CodecName } from '../diloco/compression/codec.ts';
 
-export const compressionNames = ['f32', 'int8', 'int4', 'sparse'] as const;
-export type CompressionName = (typeof compressionNames)[number];
+export const compressionNames = ['f32', 'int8', 'int4', 'sparse'] as const satisfies readonly CodecName[];
 
 export const aggregatorNames = [
   'default',
@@ -16,8 +17,7 @@ export const aggregatorNames = [
   'multi-krum',
   'centered-clipping',
   'geometric-median',
-] as const;
-export type AggregatorName = (typeof aggregatorNames)[number];
+] as const satisfies readonly AggregatorName[];
 
 const positive = z.number().positive().finite();
 const count = z.number().int().min(1).max(1_000_000_000);
@@ -83,7 +83,7 @@ const shortRound = 100;
  * short rounds a first step of η·(1 + μ) > 1 overshoots and costs more than it gains (docs/log.md): 0.55, 0.8.
  */
 export function defaultOuter(
-  compression: CompressionName,
+  compression: CodecName,
   aggregator: AggregatorName,
   innerSteps = defaultInnerSteps,
 ): OuterPolicy {

@@ -13,14 +13,11 @@ import {
   describeExit,
 } from '../../src/cli/child-nodes.ts';
 import { type Cluster, type ClusterNode, prepareCluster } from '../../src/cli/cluster.ts';
+import type { AggregatorName } from '../../src/diloco/aggregation/rules.ts';
+import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import { presets } from '../../src/model/config.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
-import {
-  type AggregatorName,
-  type CompressionName,
-  defaultOuter,
-  defaultTraining,
-} from '../../src/peer/policy.ts';
+import { defaultOuter, defaultTraining } from '../../src/peer/policy.ts';
 import { readManifest } from '../../src/platform/nodejs/dataset-files.ts';
 import { packageFile } from '../../src/platform/nodejs/installation.ts';
 
@@ -29,7 +26,7 @@ export interface HarnessOptions {
   readonly attackers?: number;
   readonly attack?: { readonly name: string; readonly factor?: number };
   readonly aggregator?: AggregatorName;
-  readonly compression?: CompressionName;
+  readonly compression?: CodecName;
   readonly rounds?: number;
   readonly innerSteps?: number;
   readonly nodeArgs?: readonly string[];
