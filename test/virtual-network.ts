@@ -10,7 +10,7 @@ import { bytesOf, utf8 } from '../src/std/bytes.ts';
 import { type HashHex, sha256, sha256Hex } from '../src/std/hash.ts';
 import { reject } from '../src/std/outcome.ts';
 import { seededRandom } from '../src/std/random.ts';
-import { testKeys } from './replica-group.ts';
+import { testKeys } from './consensus-group.ts';
 
 export const networkId = sha256(utf8('a network for tests'));
 export const shape = { codec: 'f32', length: 4096 } as const;

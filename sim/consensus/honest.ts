@@ -4,8 +4,8 @@
  * something like a fetch, and keeps a durable log.
  */
 import type { ConsensusLimits } from '../../src/consensus/limits.ts';
-import { createReplica } from '../../src/consensus/replica.ts';
-import type { Application, Member, Replica, SignatureScheme } from '../../src/consensus/types.ts';
+import { createConsensusReplica } from '../../src/consensus/replica.ts';
+import type { Application, ConsensusReplica, Member, SignatureScheme } from '../../src/consensus/types.ts';
 import { connectChain } from '../../src/peer/chain-sync.ts';
 import { utf8 } from '../../src/std/bytes.ts';
 import { sleep } from '../../src/std/clock.ts';
@@ -30,7 +30,7 @@ export interface ConsensusWorld {
   /** How long a round lasts for a member, in ms. */
   readonly roundMs: readonly [number, number];
   /** The running replica of each honest node, and what its application has durably applied. */
-  readonly replicas: Map<number, Replica>;
+  readonly replicas: Map<number, ConsensusReplica>;
   readonly logs: Map<number, readonly number[]>;
 }
 
@@ -97,7 +97,7 @@ export function honestMember(world: ConsensusWorld): NodeProgram {
         env.report(new Violation('replica-lives', `node ${env.index}: ${error}`));
       },
     };
-    const replica = await createReplica({
+    const replica = await createConsensusReplica({
       ...world,
       key: env.key,
       clock: env.clock,

@@ -8,8 +8,8 @@ import { statementDigest } from '../../src/consensus/certificate.ts';
 import { defaultLimits } from '../../src/consensus/limits.ts';
 import { leaderOf, memberSet } from '../../src/consensus/members.ts';
 import { decodeMessage, encodeMessage, type Message, type Vote } from '../../src/consensus/messages.ts';
-import { createReplica } from '../../src/consensus/replica.ts';
-import type { Block, Replica, VoteKind } from '../../src/consensus/types.ts';
+import { createConsensusReplica } from '../../src/consensus/replica.ts';
+import type { Block, ConsensusReplica, VoteKind } from '../../src/consensus/types.ts';
 import type { NodeId } from '../../src/net/transport.ts';
 import { memoryStore } from '../../src/std/store.ts';
 import type { NodeEnv, NodeProgram } from '../cluster.ts';
@@ -52,7 +52,7 @@ export function hostileMember(
 async function runReplica(world: ConsensusWorld, env: NodeEnv, side: readonly NodeId[]): Promise<void> {
   let rounds = 0;
   const roundTimer = () => env.clock.setTimer(between(env.random, ...world.roundMs), () => replica.wake());
-  const replica: Replica = await createReplica({
+  const replica: ConsensusReplica = await createConsensusReplica({
     ...world,
     key: env.key,
     clock: env.clock,

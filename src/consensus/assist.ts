@@ -8,14 +8,14 @@ import { noHash } from './certificate.ts';
 import { bestPath, finalizedPath, type Missing, notarizedPath, parentPath } from './chain.ts';
 import { certifiedRun } from './decided.ts';
 import type { Proposal } from './messages.ts';
-import { grown, heightOfOthers, type ReplicaState, send } from './state.ts';
+import { type ConsensusState, grown, heightOfOthers, send } from './state.ts';
 
 const assistsMax = 64;
 const wantsMax = 4;
 
 /** Says what we know of `height` soon, unless by then someone else did or `needless` holds. */
 export function assist(
-  r: ReplicaState,
+  r: ConsensusState,
   height: number,
   asker: number,
   withBlocks: boolean,
@@ -42,7 +42,7 @@ export function assist(
   r.assists.set(height, { withBlocks, cancel });
 }
 
-function tellDecided(r: ReplicaState, height: number, withBlocks: boolean): void {
+function tellDecided(r: ConsensusState, height: number, withBlocks: boolean): void {
   const bound = { blocks: r.limits.answerHeightsMax, bytes: r.limits.messageBytesMax - 1024 };
   if (withBlocks) {
     const blocks = certifiedRun(r.decided, height - 1, bound);
@@ -53,7 +53,7 @@ function tellDecided(r: ReplicaState, height: number, withBlocks: boolean): void
   if (certified?.certificate) send(r, { type: 'certificate', certificate: certified.certificate }, true);
 }
 
-function tellUndecided(r: ReplicaState, height: number, withBlocks: boolean): void {
+function tellUndecided(r: ConsensusState, height: number, withBlocks: boolean): void {
   const top = Math.min(r.height, height + (withBlocks ? r.limits.answerHeightsMax - 1 : 0));
   for (let at = height; at <= top; at++) {
     const tally = r.tallies.get(at);
@@ -69,7 +69,7 @@ function tellUndecided(r: ReplicaState, height: number, withBlocks: boolean): vo
 }
 
 /** What we would need to move on and have not: blocks with their notarizations, or dummies (`noHash`). */
-export function missing(r: ReplicaState): Missing[] {
+export function missing(r: ConsensusState): Missing[] {
   const wanted: Missing[] = [];
   const note = (path: { linked: boolean; missing?: Missing }) => {
     const item = path.missing;
@@ -91,7 +91,7 @@ export function missing(r: ReplicaState): Missing[] {
 }
 
 /** While something is missing, asks for it at growing intervals and tells the application that we are behind. */
-export function seekMissing(r: ReplicaState): void {
+export function seekMissing(r: ConsensusState): void {
   if (r.phase !== 'running') return;
   if (missing(r).length === 0) {
     r.catchUp?.cancel();
@@ -104,7 +104,7 @@ export function seekMissing(r: ReplicaState): void {
   seekLater(r, 0);
 }
 
-function seekLater(r: ReplicaState, attempt: number): void {
+function seekLater(r: ConsensusState, attempt: number): void {
   const { height } = r;
   const { retransmitGrowth, retransmitMsMax } = r.timing;
   const delayMs = grown(r.timing.deltaMs / 2, retransmitGrowth, attempt, retransmitMsMax);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { membersOf, testKeys, testNetwork } from '../../test/replica-group.ts';
+import { membersOf, testKeys, testNetwork } from '../../test/consensus-group.ts';
 import { signDigest, verifyDigest } from '../identity/keys.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';

@@ -6,11 +6,11 @@ import { equalBytes } from '../std/bytes.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { blockHash } from './block.ts';
 import { verifyCertificate } from './certificate.ts';
-import { fail, noteHeard, type ReplicaState } from './state.ts';
+import { type ConsensusState, fail, noteHeard } from './state.ts';
 import type { DecidedBlock } from './types.ts';
 
 /** Extends the decided chain; the caller has checked links and certificate. Leaves the height to the caller. */
-export function decide(r: ReplicaState, blocks: readonly DecidedBlock[]): void {
+export function decide(r: ConsensusState, blocks: readonly DecidedBlock[]): void {
   const last = blocks.at(-1)!;
   r.decided.push(...blocks);
   r.tip = { height: last.block.height, hash: last.hash };
@@ -29,7 +29,7 @@ export function decide(r: ReplicaState, blocks: readonly DecidedBlock[]): void {
 }
 
 /** One payload at a time, in order. */
-export async function deliver(r: ReplicaState): Promise<void> {
+export async function deliver(r: ConsensusState): Promise<void> {
   if (r.delivering) return;
   r.delivering = true;
   try {
@@ -53,7 +53,7 @@ export async function deliver(r: ReplicaState): Promise<void> {
 }
 
 /** Keeps the newest blocks, at least one certificate, and everything that was not delivered. */
-function prune(r: ReplicaState): void {
+function prune(r: ConsensusState): void {
   const excess = r.decided.length - r.limits.decidedBlocksKept;
   const undelivered = r.deliveries[0]?.block.height ?? Number.POSITIVE_INFINITY;
   const gone: number[] = [];
@@ -89,8 +89,12 @@ function bytesAbout({ block, certificate }: DecidedBlock): number {
   return 128 + block.payload.length + (certificate ? 96 + 68 * certificate.signers.length : 0);
 }
 
-/** Checks a peer's decided blocks and takes those that are new. Codes as in `Replica.adopt`. */
-export function adoptBlocks(r: ReplicaState, blocks: readonly DecidedBlock[], jump: boolean): Outcome<void> {
+/** Checks a peer's decided blocks and takes those that are new. Codes as in `ConsensusReplica.adopt`. */
+export function adoptBlocks(
+  r: ConsensusState,
+  blocks: readonly DecidedBlock[],
+  jump: boolean,
+): Outcome<void> {
   if (blocks.length > r.limits.catchUpBlocksMax) return reject('too-large', `${blocks.length} blocks`);
   for (const { block } of blocks) noteHeard(r, block.height);
   // Names are computed here: what a block is called never depends on who handed it over.

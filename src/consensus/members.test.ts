@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { membersOf, testKeys } from '../../test/replica-group.ts';
+import { membersOf, testKeys } from '../../test/consensus-group.ts';
 import { CodedError } from '../std/outcome.ts';
 import { includesHonest, isQuorum, leaderOf, memberSet, toleratedFailures } from './members.ts';
 

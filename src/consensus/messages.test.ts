@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { testNetwork } from '../../test/replica-group.ts';
+import { testNetwork } from '../../test/consensus-group.ts';
 import { utf8 } from '../std/bytes.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { sha256 } from '../std/hash.ts';

@@ -9,7 +9,7 @@ import { statementDigest, verifyCertificate } from './certificate.ts';
 import { adoptBlocks } from './decided.ts';
 import { leaderOf } from './members.ts';
 import { decodeMessage, encodeMessage, type Message, type Proposal, type Vote } from './messages.ts';
-import { noteHeard, noteProgress, type ReplicaState, tallyAt } from './state.ts';
+import { type ConsensusState, noteHeard, noteProgress, tallyAt } from './state.ts';
 import { addVote, earlierStatement, exclusiveStatement, isCertified } from './tally.ts';
 import type { Certificate, Evidence } from './types.ts';
 
@@ -32,7 +32,7 @@ export function isMisbehaviour(code: string): boolean {
   return misbehaviours.has(code);
 }
 
-export function receiveMessage(r: ReplicaState, bytes: Uint8Array): Outcome<void> {
+export function receiveMessage(r: ConsensusState, bytes: Uint8Array): Outcome<void> {
   if (r.phase !== 'running') return reject('not-running');
   const decoded = decodeMessage(bytes, r.networkId, r.limits);
   if (!decoded.ok) return decoded;
@@ -42,7 +42,7 @@ export function receiveMessage(r: ReplicaState, bytes: Uint8Array): Outcome<void
   return outcome;
 }
 
-function dispatch(r: ReplicaState, message: Message, again: boolean): Outcome<void> {
+function dispatch(r: ConsensusState, message: Message, again: boolean): Outcome<void> {
   switch (message.type) {
     case 'vote':
       return receiveVote(r, message.vote, again);
@@ -57,7 +57,7 @@ function dispatch(r: ReplicaState, message: Message, again: boolean): Outcome<vo
   }
 }
 
-function verifyVote(r: ReplicaState, vote: Vote): boolean {
+function verifyVote(r: ConsensusState, vote: Vote): boolean {
   const digest = statementDigest(r.networkId, vote.kind, vote.height, vote.blockHash);
   return r.signatures.verify(digest, vote.signature, r.members.list[vote.member]!.publicKey);
 }
@@ -67,7 +67,7 @@ function reachedBy(vote: Vote): number {
   return vote.kind === 'finalize' ? vote.height + 1 : vote.height;
 }
 
-function receiveVote(r: ReplicaState, vote: Vote, again: boolean): Outcome<void> {
+function receiveVote(r: ConsensusState, vote: Vote, again: boolean): Outcome<void> {
   const { member, height } = vote;
   if (!r.members.list[member]) return reject('unknown-member', `${member}`);
   if (member === r.me) return reject('own-message');
@@ -101,7 +101,7 @@ function receiveVote(r: ReplicaState, vote: Vote, again: boolean): Outcome<void>
 }
 
 /** Its sender repeats itself and stands where we have been. */
-function help(r: ReplicaState, member: number, vote: Vote): void {
+function help(r: ConsensusState, member: number, vote: Vote): void {
   const { height } = vote;
   const stuck = vote.kind === 'finalize' ? height <= r.tip.height : height < r.height;
   if (!stuck) return;
@@ -109,7 +109,7 @@ function help(r: ReplicaState, member: number, vote: Vote): void {
   assist(r, height, member, true, () => r.progress[member]! > reached);
 }
 
-function accuse(r: ReplicaState, kind: Evidence['kind'], first: Vote, second: Vote): void {
+function accuse(r: ConsensusState, kind: Evidence['kind'], first: Vote, second: Vote): void {
   const encode = (vote: Vote) => encodeMessage({ type: 'vote', vote });
   keepEvidence(r, {
     kind,
@@ -120,7 +120,7 @@ function accuse(r: ReplicaState, kind: Evidence['kind'], first: Vote, second: Vo
   });
 }
 
-function keepEvidence(r: ReplicaState, evidence: Evidence): void {
+function keepEvidence(r: ConsensusState, evidence: Evidence): void {
   const { kind, member, height } = evidence;
   if (r.evidence.some((one) => one.kind === kind && one.member === member && one.height === height)) return;
   r.evidence.push(evidence);
@@ -128,7 +128,7 @@ function keepEvidence(r: ReplicaState, evidence: Evidence): void {
   r.application.evidence?.(evidence);
 }
 
-function receiveProposal(r: ReplicaState, proposal: Proposal, again: boolean): Outcome<void> {
+function receiveProposal(r: ConsensusState, proposal: Proposal, again: boolean): Outcome<void> {
   const { height } = proposal.block;
   if (height <= r.tip.height) return reject('already-decided');
   if (height > r.height + r.limits.heightsAheadMax) return reject('too-far-ahead', `height ${height}`);
@@ -165,11 +165,11 @@ function receiveProposal(r: ReplicaState, proposal: Proposal, again: boolean): O
   return accept(undefined);
 }
 
-function isAwaited(r: ReplicaState, { block, hash }: Proposal): boolean {
+function isAwaited(r: ConsensusState, { block, hash }: Proposal): boolean {
   return missing(r).some((one) => one.height === block.height && equalBytes(one.hash, hash));
 }
 
-function receiveCertificate(r: ReplicaState, certificate: Certificate): Outcome<void> {
+function receiveCertificate(r: ConsensusState, certificate: Certificate): Outcome<void> {
   const { kind, height } = certificate;
   if (height <= r.tip.height) {
     noteHeard(r, height);
@@ -198,7 +198,7 @@ function receiveCertificate(r: ReplicaState, certificate: Certificate): Outcome<
   return accept(undefined);
 }
 
-function receiveWant(r: ReplicaState, height: number): Outcome<void> {
+function receiveWant(r: ConsensusState, height: number): Outcome<void> {
   if (height > r.height) return reject('too-far-ahead', `height ${height}`);
   assist(r, height, height, true, () => false);
   return accept(undefined);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { idealSignatures } from '../../sim/ideal-signatures.ts';
-import { createGroup, type Group, testNetwork } from '../../test/replica-group.ts';
+import { createGroup, type Group, testNetwork } from '../../test/consensus-group.ts';
 import { verifyDigest } from '../identity/keys.ts';
 import { equalBytes, utf8 } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';

@@ -12,8 +12,8 @@ import { defaultLimits, defaultTiming } from './limits.ts';
 import { leaderOf, memberSet, toleratedFailures } from './members.ts';
 import { receiveMessage } from './receive.ts';
 import { applyRules } from './rules.ts';
-import { fail, haltTimers, newView, type ReplicaState, tallyAt } from './state.ts';
-import type { Replica, ReplicaOptions, ReplicaStatus, SignatureScheme } from './types.ts';
+import { type ConsensusState, fail, haltTimers, newView, tallyAt } from './state.ts';
+import type { ConsensusOptions, ConsensusReplica, ConsensusStatus, SignatureScheme } from './types.ts';
 import { enterHeight } from './view.ts';
 import { countOwn, reconsider, signVote } from './voting.ts';
 
@@ -27,13 +27,13 @@ const secp256k1Signatures: SignatureScheme = {
  * their owner complete. Throws CodedError `bad-members`, or `consensus-store-damaged` when the store holds what this
  * code did not write.
  */
-export async function createReplica(options: ReplicaOptions): Promise<Replica> {
+export async function createConsensusReplica(options: ConsensusOptions): Promise<ConsensusReplica> {
   const limits = { ...defaultLimits, ...options.limits };
   const members = memberSet(options.members, limits.membersMax);
   const me = options.key ? members.indexOf(options.key.nodeId) : -1;
   const journal = openJournal(options.store, options.networkId, limits, (error) => fail(r, error));
   const content = await journal.load();
-  const r: ReplicaState = {
+  const r: ConsensusState = {
     networkId: options.networkId,
     members,
     me,
@@ -72,14 +72,14 @@ export async function createReplica(options: ReplicaOptions): Promise<Replica> {
   return replicaOf(r);
 }
 
-function begin(r: ReplicaState): void {
+function begin(r: ConsensusState): void {
   if (r.phase !== 'opened') return;
   r.phase = 'running';
   void deliver(r);
   r.changed();
 }
 
-function replicaOf(r: ReplicaState): Replica {
+function replicaOf(r: ConsensusState): ConsensusReplica {
   return {
     receive: (_from, message) => receiveMessage(r, message),
     wake() {
@@ -128,7 +128,7 @@ function onceAtATime(run: () => void): () => void {
 }
 
 /** Rebuilds the state at the last write: decided chain, undecided certificates, and our own last votes. */
-function restore(r: ReplicaState, content: JournalContent): void {
+function restore(r: ConsensusState, content: JournalContent): void {
   const certified = content.decided.findLastIndex(({ certificate }) => certificate !== undefined);
   r.decided.push(...content.decided.slice(0, certified + 1));
   const last = r.decided.at(-1);
@@ -150,13 +150,13 @@ function restore(r: ReplicaState, content: JournalContent): void {
   r.unapplied = r.deliveries.length;
 }
 
-function canLeave(r: ReplicaState): boolean {
+function canLeave(r: ConsensusState): boolean {
   const certificates = r.tallies.get(r.height)?.certificates;
   return certificates?.vote !== undefined || certificates?.dummy !== undefined;
 }
 
 /** The record was durable before a crash, the sending perhaps not: count and later repeat it. */
-function restoreVotes(r: ReplicaState): void {
+function restoreVotes(r: ConsensusState): void {
   const { height, vote, dummy, finalize, proposal } = r.record;
   if (r.me < 0 || height <= r.tip.height) return;
   if (proposal) tallyAt(r, height).proposals.set(toHex(proposal.hash), proposal);
@@ -165,7 +165,7 @@ function restoreVotes(r: ReplicaState): void {
   if (finalize) countOwn(r, signVote(r, 'finalize', height, finalize));
 }
 
-function statusOf(r: ReplicaState): ReplicaStatus {
+function statusOf(r: ConsensusState): ConsensusStatus {
   return {
     height: r.height,
     decidedHeight: r.tip.height,

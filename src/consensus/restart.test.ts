@@ -1,7 +1,7 @@
 /** A member that crashes at any write, and starts again from its store, never contradicts itself. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createGroup, type Group } from '../../test/replica-group.ts';
+import { createGroup, type Group } from '../../test/consensus-group.ts';
 import { toHex, utf8 } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
 import { memoryStore, type Store } from '../std/store.ts';

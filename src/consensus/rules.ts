@@ -6,11 +6,11 @@
 import { assist, seekMissing } from './assist.ts';
 import { finalizedPath, notarizedPath } from './chain.ts';
 import { decide } from './decided.ts';
-import { everyoneBeyond, fail, type ReplicaState } from './state.ts';
+import { type ConsensusState, everyoneBeyond, fail } from './state.ts';
 import { enterHeight, updateActivity } from './view.ts';
 import { speak, voteFinalize } from './voting.ts';
 
-export function applyRules(r: ReplicaState): void {
+export function applyRules(r: ConsensusState): void {
   while (decideFinalized(r) || leaveDecided(r) || leaveNotarized(r));
   if (r.height - r.tip.height > r.limits.undecidedHeightsMax) {
     fail(r, new Error(`no decision in ${r.limits.undecidedHeightsMax} heights`));
@@ -22,7 +22,7 @@ export function applyRules(r: ReplicaState): void {
 }
 
 /** More than 2/3 finalize votes decide the block and everything before it. */
-function decideFinalized(r: ReplicaState): boolean {
+function decideFinalized(r: ConsensusState): boolean {
   for (const { height, certificates } of r.tallies.values()) {
     const certificate = certificates.finalize;
     if (!certificate) continue;
@@ -39,14 +39,14 @@ function decideFinalized(r: ReplicaState): boolean {
   return false;
 }
 
-function leaveDecided(r: ReplicaState): boolean {
+function leaveDecided(r: ConsensusState): boolean {
   if (r.height > r.tip.height) return false;
   enterHeight(r, r.tip.height + 1);
   return true;
 }
 
 /** A notarized chain of this height lets the member go on, with the promise that it saw no reason for the dummy. */
-function leaveNotarized(r: ReplicaState): boolean {
+function leaveNotarized(r: ConsensusState): boolean {
   const { height } = r;
   const certificates = r.tallies.get(height)?.certificates;
   const notarization = certificates?.vote;
@@ -61,6 +61,6 @@ function leaveNotarized(r: ReplicaState): boolean {
 }
 
 /** Members that have not shown to have left the height get what lets them leave it. */
-function passOn(r: ReplicaState, height: number): void {
+function passOn(r: ConsensusState, height: number): void {
   assist(r, height, height, false, () => everyoneBeyond(r, height));
 }

@@ -1,6 +1,6 @@
 /**
- * The state of one replica and the small questions everything else asks of it. Plain data: the rules live in the
- * files named for them, and call `changed()` when something happened that may let the replica move on.
+ * The state of one consensus replica and the small questions everything else asks of it. Plain data: the rules live in
+ * the files named for them, and call `changed()` when something happened that may let the replica move on.
  */
 import type { KeyPair } from '../identity/keys.ts';
 import type { Clock } from '../std/clock.ts';
@@ -25,7 +25,7 @@ export interface View {
   fillerDue: boolean;
 }
 
-export interface ReplicaState {
+export interface ConsensusState {
   readonly networkId: Uint8Array;
   readonly members: MemberSet;
   /** Index in the member list, or -1 for an observer. */
@@ -79,23 +79,23 @@ export function newView(): View {
   };
 }
 
-export function tallyAt(r: ReplicaState, height: number): HeightTally {
+export function tallyAt(r: ConsensusState, height: number): HeightTally {
   let tally = r.tallies.get(height);
   if (!tally) r.tallies.set(height, (tally = newTally(height)));
   return tally;
 }
 
 /** A member speaks at its current height only, and never below one where it spoke before a restart. */
-export function maySpeak(r: ReplicaState): boolean {
+export function maySpeak(r: ConsensusState): boolean {
   return r.phase === 'running' && r.me >= 0 && r.record.height === r.height;
 }
 
-export function isLeader(r: ReplicaState): boolean {
+export function isLeader(r: ConsensusState): boolean {
   return leaderOf(r.members, r.height) === r.me;
 }
 
 /** Δ at the current height: grows with every height since the last decision. */
-export function deltaMs(r: ReplicaState): number {
+export function deltaMs(r: ConsensusState): number {
   const { deltaMs: base, deltaGrowth, deltaMsMax } = r.timing;
   return grown(base, deltaGrowth, r.height - 1 - r.tip.height, deltaMsMax);
 }
@@ -107,19 +107,19 @@ export function grown(base: number, factor: number, times: number, most: number)
   return value;
 }
 
-export function send(r: ReplicaState, message: Message, again = false): void {
+export function send(r: ConsensusState, message: Message, again = false): void {
   if (r.phase !== 'running') return;
   r.transmit(encodeMessage(message, again ? ++r.attempts : 0));
 }
 
 /** Whether some notarized block below the current height still waits for its decision. */
-export function tipUndecided(r: ReplicaState): boolean {
+export function tipUndecided(r: ConsensusState): boolean {
   for (const tally of r.tallies.values()) if (tally.height < r.height && tally.certificates.vote) return true;
   return false;
 }
 
 /** The highest height that members with at least a third of the weight have reached: one of them is honest. */
-export function heightOfOthers(r: ReplicaState): number {
+export function heightOfOthers(r: ConsensusState): number {
   const heights = r.progress
     .map((height, member) => ({ height, weight: member === r.me ? 0 : r.members.list[member]!.weight }))
     .sort((a, b) => b.height - a.height);
@@ -131,25 +131,25 @@ export function heightOfOthers(r: ReplicaState): number {
   return 0;
 }
 
-export function everyoneBeyond(r: ReplicaState, height: number): boolean {
+export function everyoneBeyond(r: ConsensusState, height: number): boolean {
   return r.progress.every((reached, member) => member === r.me || reached > height);
 }
 
 /** Notes that the member has spoken at `height`, or left it by a finalize vote. Verified statements only. */
-export function noteProgress(r: ReplicaState, member: number, height: number): void {
+export function noteProgress(r: ConsensusState, member: number, height: number): void {
   r.progress[member] = Math.max(r.progress[member]!, height);
 }
 
 const heardHeightsMax = 256;
 
-export function noteHeard(r: ReplicaState, height: number): void {
+export function noteHeard(r: ConsensusState, height: number): void {
   r.heard.delete(height);
   r.heard.set(height, r.clock.nowMs());
   if (r.heard.size > heardHeightsMax) r.heard.delete(r.heard.keys().next().value!);
 }
 
 /** A timer that dies with the view. */
-export function viewTimer(r: ReplicaState, delayMs: number, callback: () => void): void {
+export function viewTimer(r: ConsensusState, delayMs: number, callback: () => void): void {
   const { timers } = r.view;
   const cancel = r.clock.setTimer(delayMs, () => {
     timers.delete(cancel);
@@ -158,13 +158,13 @@ export function viewTimer(r: ReplicaState, delayMs: number, callback: () => void
   timers.add(cancel);
 }
 
-export function closeView(r: ReplicaState): void {
+export function closeView(r: ConsensusState): void {
   for (const cancel of r.view.timers) cancel();
   r.view.timers.clear();
   r.view.abort.abort();
 }
 
-export function haltTimers(r: ReplicaState): void {
+export function haltTimers(r: ConsensusState): void {
   closeView(r);
   for (const { cancel } of r.assists.values()) cancel();
   r.assists.clear();
@@ -173,7 +173,7 @@ export function haltTimers(r: ReplicaState): void {
 }
 
 /** Ends the replica for good: it can no longer keep its promises. */
-export function fail(r: ReplicaState, error: unknown): void {
+export function fail(r: ConsensusState, error: unknown): void {
   if (r.phase === 'failed' || r.phase === 'stopped') return;
   r.phase = 'failed';
   haltTimers(r);

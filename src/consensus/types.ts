@@ -99,7 +99,7 @@ export interface SignatureScheme {
   verify(digest: Uint8Array, signature: Uint8Array, publicKey: Uint8Array): boolean;
 }
 
-export interface ReplicaOptions {
+export interface ConsensusOptions {
   /** Names the network; a vote of one network never counts in another. */
   readonly networkId: Uint8Array;
   readonly members: readonly Member[];
@@ -118,7 +118,7 @@ export interface ReplicaOptions {
   readonly signatures?: SignatureScheme;
 }
 
-export interface ReplicaStatus {
+export interface ConsensusStatus {
   /** Where the replica votes next. */
   readonly height: number;
   readonly decidedHeight: number;
@@ -134,12 +134,12 @@ export interface ReplicaStatus {
 }
 
 /** Delivers, sends and receives from the clock's next turn after its creation on. */
-export interface Replica {
+export interface ConsensusReplica {
   /** A message from gossip; `from` is used in details only, signatures inside say who spoke. */
   receive(from: string, message: Uint8Array): Outcome<void>;
   /** There is something to decide: stays in force until a payload is decided. Retries refused proposals. */
   wake(): void;
-  status(): ReplicaStatus;
+  status(): ConsensusStatus;
   /** Consecutive decided blocks above `height`, bounded; the last one carries a certificate. */
   decidedSince(height: number): readonly DecidedBlock[];
   /**

@@ -6,13 +6,13 @@
 import { bestPath } from './chain.ts';
 import { includesHonest } from './members.ts';
 import {
+  type ConsensusState,
   closeView,
   deltaMs,
   grown,
   isLeader,
   maySpeak,
   newView,
-  type ReplicaState,
   send,
   tipUndecided,
   viewTimer,
@@ -23,7 +23,7 @@ import { voteDummy } from './voting.ts';
 /** The paper's timeout, in Δ. */
 const viewDeltas = 3;
 
-export function enterHeight(r: ReplicaState, height: number): void {
+export function enterHeight(r: ConsensusState, height: number): void {
   closeView(r);
   r.height = height;
   r.view = newView();
@@ -39,7 +39,7 @@ function forgetSettled(tally: HeightTally | undefined): void {
 }
 
 /** Starts the view when there is a reason to, and rests when a decision has taken the reason away. */
-export function updateActivity(r: ReplicaState): void {
+export function updateActivity(r: ConsensusState): void {
   if (r.phase !== 'running') return;
   const wanted = hasReason(r);
   if (wanted && !r.view.active) activate(r);
@@ -53,7 +53,7 @@ export function updateActivity(r: ReplicaState): void {
  * A member alone must not be able to burn heights, so votes wake others only when an honest member is among the
  * voters; a proposal does at once, because its leader has one height in n.
  */
-function hasReason(r: ReplicaState): boolean {
+function hasReason(r: ConsensusState): boolean {
   if (r.awake || tipUndecided(r)) return true;
   const tally = r.tallies.get(r.height);
   if (tally && tally.proposals.size > 0) return true;
@@ -64,7 +64,7 @@ function hasReason(r: ReplicaState): boolean {
   return includesHonest(r.members, weight);
 }
 
-function activate(r: ReplicaState): void {
+function activate(r: ConsensusState): void {
   const { view } = r;
   view.active = true;
   const delta = deltaMs(r);
@@ -81,7 +81,7 @@ function activate(r: ReplicaState): void {
   repeatLater(r, 0);
 }
 
-function repeatLater(r: ReplicaState, attempt: number): void {
+function repeatLater(r: ConsensusState, attempt: number): void {
   const { deltaMs: base, retransmitGrowth, retransmitMsMax } = r.timing;
   const delayMs = grown(2 * base, retransmitGrowth, attempt, retransmitMsMax);
   viewTimer(r, delayMs, () => {
@@ -91,7 +91,7 @@ function repeatLater(r: ReplicaState, attempt: number): void {
 }
 
 /** Our own statements at this height, our last promise, and the proof that this height was reached. */
-function repeat(r: ReplicaState): void {
+function repeat(r: ConsensusState): void {
   const own = r.tallies.get(r.height);
   if (r.me >= 0 && own) {
     const { proposal } = r.record;

@@ -8,18 +8,18 @@ import { noHash, statementDigest } from './certificate.ts';
 import { bestPath, parentPath } from './chain.ts';
 import type { VotingRecord } from './journal.ts';
 import type { Proposal, Vote } from './messages.ts';
-import { isLeader, maySpeak, type ReplicaState, send, tallyAt } from './state.ts';
+import { type ConsensusState, isLeader, maySpeak, send, tallyAt } from './state.ts';
 import { addVote } from './tally.ts';
 import type { Block, ProposalContext, VoteKind } from './types.ts';
 
 /** Votes for ⊥ at the current height, unless it already did. Its timer asks for it. */
-export function voteDummy(r: ReplicaState): void {
+export function voteDummy(r: ConsensusState): void {
   if (maySpeak(r) && !r.record.dummy && !r.record.finalize)
     cast(r, { ...r.record, dummy: true }, 'dummy', noHash);
 }
 
 /** Promises never to vote ⊥ here; called when leaving the height with its block notarized. */
-export function voteFinalize(r: ReplicaState, hash: Uint8Array): void {
+export function voteFinalize(r: ConsensusState, hash: Uint8Array): void {
   if (!maySpeak(r) || r.record.dummy || r.record.finalize) return;
   cast(r, { ...r.record, finalize: hash }, 'finalize', hash);
 }
@@ -28,13 +28,13 @@ export function voteFinalize(r: ReplicaState, hash: Uint8Array): void {
  * Proposes when leading, validates what the leader proposed, and votes for the first valid proposal. The application is
  * asked only when it has taken every payload decided so far, else it would judge by a past that is over.
  */
-export function speak(r: ReplicaState): void {
+export function speak(r: ConsensusState): void {
   if (!r.view.active || !maySpeak(r) || r.unapplied > 0) return;
   if (isLeader(r)) propose(r);
   checkProposals(r);
 }
 
-function cast(r: ReplicaState, record: VotingRecord, kind: VoteKind, hash: Uint8Array): void {
+function cast(r: ConsensusState, record: VotingRecord, kind: VoteKind, hash: Uint8Array): void {
   r.record = record;
   const vote = signVote(r, kind, record.height, hash);
   const written = r.journal.record(record);
@@ -44,12 +44,12 @@ function cast(r: ReplicaState, record: VotingRecord, kind: VoteKind, hash: Uint8
   );
 }
 
-export function signVote(r: ReplicaState, kind: VoteKind, height: number, hash: Uint8Array): Vote {
+export function signVote(r: ConsensusState, kind: VoteKind, height: number, hash: Uint8Array): Vote {
   const digest = statementDigest(r.networkId, kind, height, hash);
   return { kind, height, blockHash: hash, member: r.me, signature: r.signatures.sign(digest, r.key!) };
 }
 
-function say(r: ReplicaState, vote: Vote): void {
+function say(r: ConsensusState, vote: Vote): void {
   if (r.phase !== 'running') return;
   countOwn(r, vote);
   send(r, { type: 'vote', vote });
@@ -57,18 +57,18 @@ function say(r: ReplicaState, vote: Vote): void {
 }
 
 /** Our own vote, once it is durable. */
-export function countOwn(r: ReplicaState, vote: Vote): void {
+export function countOwn(r: ConsensusState, vote: Vote): void {
   if (vote.height <= r.tip.height) return;
   const tally = tallyAt(r, vote.height);
   if (addVote(tally, vote, r.members)) r.journal.undecided(tally);
 }
 
-function context(r: ReplicaState, ancestors: readonly Proposal[]): ProposalContext {
+function context(r: ConsensusState, ancestors: readonly Proposal[]): ProposalContext {
   const payloads = ancestors.map(({ block }) => block.payload).filter((payload) => payload.length > 0);
   return { height: r.height, undecided: payloads, signal: r.view.abort.signal };
 }
 
-function propose(r: ReplicaState): void {
+function propose(r: ConsensusState): void {
   if (r.record.proposal || r.record.vote) return;
   const path = bestPath(r.tallies, r.tip, r.height);
   if (!path.linked) return;
@@ -98,7 +98,7 @@ function propose(r: ReplicaState): void {
   );
 }
 
-function publish(r: ReplicaState, ancestors: readonly Proposal[], payload: Uint8Array): void {
+function publish(r: ConsensusState, ancestors: readonly Proposal[], payload: Uint8Array): void {
   if (r.record.proposal || r.record.vote) return;
   const parent = ancestors.at(-1);
   const block: Block = {
@@ -123,7 +123,7 @@ function publish(r: ReplicaState, ancestors: readonly Proposal[], payload: Uint8
   );
 }
 
-function checkProposals(r: ReplicaState): void {
+function checkProposals(r: ConsensusState): void {
   const { view } = r;
   for (const [name, proposal] of r.tallies.get(r.height)?.proposals ?? []) {
     if (r.record.vote) return;
@@ -156,7 +156,7 @@ function checkProposals(r: ReplicaState): void {
 }
 
 /** Runs a callback of the application, at once, so that its context is current; one that throws says `otherwise`. */
-function settle<T>(r: ReplicaState, ask: () => Promise<T>, otherwise: T, then: (answer: T) => void): void {
+function settle<T>(r: ConsensusState, ask: () => Promise<T>, otherwise: T, then: (answer: T) => void): void {
   const asked = async () => ask();
   asked()
     .catch(() => otherwise)
@@ -166,7 +166,7 @@ function settle<T>(r: ReplicaState, ask: () => Promise<T>, otherwise: T, then: (
 }
 
 /** The application has news: judge again what it refused, and ask again for a payload. */
-export function reconsider(r: ReplicaState): void {
+export function reconsider(r: ConsensusState): void {
   for (const [name, check] of r.view.checks) if (check === 'refused') r.view.checks.delete(name);
   if (r.view.proposing === 'nothing') r.view.proposing = 'no';
 }

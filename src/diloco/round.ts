@@ -34,7 +34,7 @@ export interface RoundOptions {
   readonly shelf: BlobShelf;
   readonly blobBytes: number;
   readonly batchesMax: number;
-  /** Asks consensus for a decision (`Replica.wake`). */
+  /** Asks consensus for a decision (`ConsensusReplica.wake`). */
   readonly wake: () => void;
   readonly onRejected: (round: number, node: NodeId, code: string) => void;
   /** This node's own blob could not be made durable: it is served all the same, until a crash. */

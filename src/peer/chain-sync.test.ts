@@ -1,10 +1,10 @@
 /** Carrying consensus over the transport: gossip, serving decided blocks, and fetching them from peers of any kind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createGroup, testNetwork } from '../../test/replica-group.ts';
+import { createGroup, testNetwork } from '../../test/consensus-group.ts';
 import { createVirtualNetwork } from '../../test/virtual-network.ts';
 import { encodeDecided } from '../consensus/block.ts';
-import type { DecidedBlock, Replica } from '../consensus/types.ts';
+import type { ConsensusReplica, DecidedBlock } from '../consensus/types.ts';
 import { blocksProtocol } from '../net/protocol.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { accept, reject } from '../std/outcome.ts';
@@ -41,7 +41,7 @@ function takingReplica(start = 0) {
     },
     decidedSince: (height: number) => blocks.filter(({ block }) => block.height > height),
     receive: () => accept(undefined),
-  } as unknown as Replica;
+  } as unknown as ConsensusReplica;
   return { replica, offers, height: () => decidedHeight };
 }
 

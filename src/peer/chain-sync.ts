@@ -5,7 +5,7 @@
 import { decodeDecided, encodeDecided } from '../consensus/block.ts';
 import { defaultLimits } from '../consensus/limits.ts';
 import { isMisbehaviour } from '../consensus/receive.ts';
-import type { Replica } from '../consensus/types.ts';
+import type { ConsensusReplica } from '../consensus/types.ts';
 import { blocksProtocol } from '../net/protocol.ts';
 import type { Transport } from '../net/transport.ts';
 import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
@@ -21,15 +21,15 @@ export interface ChainOptions {
 export interface ChainSync {
   broadcast(message: Uint8Array): void;
   /** Feeds gossip to the replica and answers requests for blocks; the result ends both. */
-  serve(replica: Replica): () => void;
+  serve(replica: ConsensusReplica): () => void;
   /** Asks peers one after another for what is decided above our height; one attempt at a time. */
-  catchUp(replica: Replica, height: number): void;
+  catchUp(replica: ConsensusReplica, height: number): void;
 }
 
 export function connectChain({ transport, networkId }: ChainOptions): ChainSync {
   let catching = false;
 
-  const fetchFrom = async (peer: string, replica: Replica): Promise<boolean> => {
+  const fetchFrom = async (peer: string, replica: ConsensusReplica): Promise<boolean> => {
     const request = encodeCanonical(replica.status().decidedHeight);
     const answer = await transport.request(peer, blocksProtocol, request);
     if (!answer.ok) return false;
@@ -46,7 +46,7 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
     return adopted.ok;
   };
 
-  const catchUp = async (replica: Replica, height: number) => {
+  const catchUp = async (replica: ConsensusReplica, height: number) => {
     if (catching) return;
     catching = true;
     try {

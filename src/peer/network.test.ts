@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { testKeys } from '../../test/replica-group.ts';
+import { testKeys } from '../../test/consensus-group.ts';
 import { presets } from '../model/config.ts';
 import { toHex } from '../std/bytes.ts';
 import {

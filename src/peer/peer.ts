@@ -2,8 +2,8 @@
  * The wiring of one node that holds the whole model: transport, consensus, rounds, statements and resynchronisation
  * around one replica. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
-import { createReplica } from '../consensus/replica.ts';
-import type { Replica as ConsensusReplica, SignatureScheme } from '../consensus/types.ts';
+import { createConsensusReplica } from '../consensus/replica.ts';
+import type { ConsensusReplica, SignatureScheme } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
 import type { StageReplica, Standing } from '../diloco/replica.ts';
 import { resynchronise, serveState } from '../diloco/resync.ts';
@@ -104,7 +104,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
   const fatal = (error: unknown) =>
     options.events({ type: 'warning', code: 'consensus-failed', detail: String(error) });
   const chain = connectChain({ transport, networkId: network.networkId });
-  const consensus = await createReplica({
+  const consensus = await createConsensusReplica({
     networkId: network.networkId,
     members: network.members,
     key,

@@ -7,8 +7,14 @@ import { idealSignatures } from '../sim/ideal-signatures.ts';
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
 import { defaultLimits } from '../src/consensus/limits.ts';
 import { decodeMessage, type Message } from '../src/consensus/messages.ts';
-import { createReplica } from '../src/consensus/replica.ts';
-import type { Application, DecidedBlock, Member, Replica, ReplicaOptions } from '../src/consensus/types.ts';
+import { createConsensusReplica } from '../src/consensus/replica.ts';
+import type {
+  Application,
+  ConsensusOptions,
+  ConsensusReplica,
+  DecidedBlock,
+  Member,
+} from '../src/consensus/types.ts';
 import { type KeyPair, keyPairFrom } from '../src/identity/keys.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
@@ -22,7 +28,7 @@ export interface Said {
 }
 
 export interface GroupNode {
-  replica: Replica;
+  replica: ConsensusReplica;
   /** Payloads as text, in the order delivered, over all lives of the node. */
   readonly delivered: string[];
   readonly blocks: DecidedBlock[];
@@ -31,7 +37,7 @@ export interface GroupNode {
   readonly behind: number[];
 }
 
-export type NodeOptions = Partial<Omit<ReplicaOptions, 'application'>> & {
+export type NodeOptions = Partial<Omit<ConsensusOptions, 'application'>> & {
   application?: Partial<Application>;
 };
 
@@ -96,7 +102,7 @@ export function createGroup(count: number, observers = 0, scheme: 'ideal' | 'sec
       stores.set(index, store);
       const node: GroupNode = { replica: undefined!, delivered: [], blocks: [], failures: [], behind: [] };
       const { application, ...rest } = options;
-      node.replica = await createReplica({
+      node.replica = await createConsensusReplica({
         networkId: testNetwork,
         members,
         key: keys[index]!,
