@@ -1,0 +1,56 @@
+/**
+ * A stage's part in training through a pipeline, wherever its weights live: forward, backward into a sum of gradients
+ * for each path, and an optimizer step over exactly the microbatches that the caller commits to. It knows no peers.
+ */
+import type { Outcome } from '../std/outcome.ts';
+
+/** What enters a stage: token ids [n] with the embedding, rows of the residual stream [n·width] without. */
+export type StageEntry = Int32Array | Float32Array;
+/** What a stage's output is held against: labels [n] with the head, dL/dy [n·width] without. */
+export type StageTarget = Int32Array | Float32Array;
+
+export interface MicrobatchName {
+  /** Whose gradients are summed together: one caller and one Driver. */
+  readonly path: string;
+  /** Unique within the path. */
+  readonly id: string;
+}
+
+export interface BackwardResult {
+  /** dL/dx [n·width]; null with the embedding. */
+  readonly inputGradient: Float32Array | null;
+  /** Mean cross-entropy per token in nats; null without the head. */
+  readonly loss: number | null;
+}
+
+export interface PipelineStage {
+  /** y [n·width] at the local weights, of a stage without the head. Keeps the entry. `duplicate-microbatch`, `too-many-microbatches`. */
+  forward(call: MicrobatchName & { readonly entry: StageEntry }): Promise<Outcome<Float32Array>>;
+  /**
+   * Recomputes forward and adds the gradients to the path's sum. `entry` is given where there was no forward (a stage
+   * with the head). `unknown-microbatch`, `duplicate-microbatch`, `too-many-microbatches`.
+   */
+  backward(
+    call: MicrobatchName & { readonly entry?: StageEntry; readonly target: StageTarget },
+  ): Promise<Outcome<BackwardResult>>;
+  /**
+   * Makes the path's sum that of exactly these microbatches, computing again what was summed besides, and gives its
+   * sum of squares by segment, in order. `unknown-microbatch` when one of them never had its backward pass.
+   */
+  prepareStep(call: {
+    readonly path: string;
+    readonly ids: readonly string[];
+  }): Promise<Outcome<readonly number[]>>;
+  /** AdamW with g = sum × gradientScale on the prepared sum, which it consumes. `not-prepared`. */
+  applyStep(call: {
+    readonly path: string;
+    readonly learningRate: number;
+    readonly gradientScale: number;
+  }): Promise<Outcome<void>>;
+  /** Forgets a path, or only the microbatches named (not yet prepared). */
+  discard(call: { readonly path: string; readonly ids?: readonly string[] }): Promise<void>;
+  /** w_r without gradients: y of a stage without the head. */
+  evaluateRows(entry: StageEntry): Promise<Float32Array>;
+  /** w_r without gradients: the mean loss of a stage with the head. */
+  evaluateLoss(entry: StageEntry, labels: Int32Array): Promise<number>;
+}
