@@ -1,6 +1,6 @@
 /**
  * Signatures as an ideal box: a keyed hash that only the owner can make and the box alone can check. They cost
- * microseconds where secp256k1 costs milliseconds, so many seeds fit into seconds; hostile programs get no secret key
+ * microseconds where secp256k1 costs hundreds, so many seeds fit into seconds; hostile programs get no secret key
  * but their own, which keeps them unable to forge.
  */
 import { createHmac } from 'node:crypto';

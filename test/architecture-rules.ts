@@ -39,11 +39,11 @@ const hostFolders = ['platform', 'cli'];
 const portablePackages = [
   '@huggingface/tokenizers',
   '@ipld/dag-cbor',
-  '@noble/curves',
   '@noble/hashes',
   'hono',
   'hyparquet',
   'hyparquet-compressors',
+  'tiny-secp256k1',
   'zod',
 ];
 const hostCalls =

@@ -5,7 +5,7 @@ import { secp256k1 } from '@noble/curves/secp256k1.js';
 import fc from 'fast-check';
 import { concatBytes, fromHex, toHex, utf8 } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';
-import { generateKeyPair, keyPairFrom, nodeIdOf, signDigest, verifyDigest } from './keys.ts';
+import { generateKeyPair, isPublicKey, keyPairFrom, nodeIdOf, signDigest, verifyDigest } from './keys.ts';
 
 const order = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
 const bytesOf = (value: bigint) => fromHex(value.toString(16).padStart(64, '0'));
@@ -161,14 +161,30 @@ test('generated keys differ', () => {
   assert.equal(ids.size, 20);
 });
 
-test('a signature that has verified vouches for its own digest and key only', () => {
-  const [one, other] = [generateKeyPair(), generateKeyPair()];
-  const digest = sha256(utf8('one'));
-  const signature = signDigest(digest, one.secretKey);
-  for (let time = 0; time < 2; time++) {
-    assert.ok(verifyDigest(digest, signature, one.publicKey));
-    assert.ok(!verifyDigest(sha256(utf8('two')), signature, one.publicKey));
-    assert.ok(!verifyDigest(digest, signature, other.publicKey));
-    assert.ok(!verifyDigest(digest, signature.with(40, signature[40]! ^ 1), one.publicKey));
-  }
+test('keys, signatures and verdicts are those of another implementation', () => {
+  fc.assert(
+    fc.property(
+      secretKeys,
+      fc.uint8Array({ minLength: 32, maxLength: 32 }),
+      fc.uint8Array({ minLength: 32, maxLength: 32 }),
+      (key, digest, x) => {
+        assert.deepEqual(key.publicKey, secp256k1.getPublicKey(key.secretKey, true));
+        const signature = secp256k1.sign(digest, key.secretKey, { prehash: false, lowS: true });
+        assert.deepEqual(signDigest(digest, key.secretKey), signature);
+        const point = concatBytes(new Uint8Array([2]), x);
+        assert.equal(isPublicKey(point), secp256k1.utils.isValidPublicKey(point, true));
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
+
+test('thousands of keys that are no points leave verifying as it was', () => {
+  const key = generateKeyPair();
+  const digest = sha256(utf8('x'));
+  const signature = signDigest(digest, key.secretKey);
+  const noPoint = new Uint8Array(33).fill(255).with(0, 2);
+  for (let time = 0; time < 8000; time++) assert.equal(verifyDigest(digest, signature, noPoint), false);
+  assert.equal(verifyDigest(digest, signature, key.publicKey), true);
+  assert.deepEqual(signDigest(digest, key.secretKey), signature);
 });
