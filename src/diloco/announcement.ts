@@ -22,6 +22,9 @@ export interface Announcement {
   readonly signature: Uint8Array;
 }
 
+/** Where announcements are published. */
+export const contributionTopic = 'contribution';
+
 export const announcementBytesMax = 320;
 
 const bytes = (length: number) => z.instanceof(Uint8Array).refine((value) => value.length === length);

@@ -16,10 +16,10 @@ import type { DecidedBlock, ProposalContext } from '../consensus/types.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
 import { memoryStore } from '../std/store.ts';
-import { encodeAnnouncement } from './announcement.ts';
+import { contributionTopic, encodeAnnouncement } from './announcement.ts';
 import { createBlobShelf, serveBlobs } from './blob-exchange.ts';
 import type { Contribution } from './replica.ts';
-import { contributionTopic, createRoundCoordinator } from './round.ts';
+import { createRoundCoordinator } from './round.ts';
 import { decodeRoundList, drawRoundList, encodeRoundList } from './round-list.ts';
 
 const nextBase = sha256Hex(utf8('next base'));

@@ -1,0 +1,58 @@
+/**
+ * Announcements of contributions, this node's own and the others': said, said again until the round is decided, and
+ * heard. Whether one is taken in is the pool's answer, not known here.
+ */
+import type { NodeId } from '../net/transport.ts';
+import { announce, contributionTopic, decodeAnnouncement, encodeAnnouncement } from './announcement.ts';
+import type { Contribution } from './replica.ts';
+import { isDecided, type RoundState } from './round-state.ts';
+
+/** Nodes waited for besides the members. */
+const contributorsExpectedMax = 64;
+
+/** An announcement is said again after this long, then after twice as long, until its round is decided. */
+const repeatMsMin = 2_000;
+const repeatMsMax = 30_000;
+
+/** Announces this node's own contribution. */
+export async function contribute(r: RoundState, made: Contribution, batches: number): Promise<void> {
+  const { networkId, key, transport, shelf, onKeepFailed } = r.options;
+  const { blob, blobHash } = made;
+  await shelf.keep(r.round, blobHash, blob).catch(onKeepFailed);
+  const body = { round: r.round, base: r.base, blobHash, blobBytes: blob.length, batches };
+  r.own = announce(networkId, body, key);
+  r.pool.offer(r.own, transport.self);
+  await transport.publish(contributionTopic, encodeAnnouncement(r.own));
+  repeatOwn(r);
+}
+
+/** Gossip loses messages, and who has just come back has heard none. */
+export function repeatOwn(r: RoundState, delayMs = repeatMsMin): void {
+  r.cancelRepeat();
+  const said = r.own;
+  if (!said || r.closed) return;
+  const { clock, transport } = r.options;
+  r.cancelRepeat = clock.setTimer(delayMs, () => {
+    if (said !== r.own || isDecided(r)) return;
+    transport.publish(contributionTopic, encodeAnnouncement(said)).catch(() => {});
+    repeatOwn(r, Math.min(2 * delayMs, repeatMsMax));
+  });
+}
+
+/** Takes an announcement from the topic: untrusted bytes. */
+export function hear(r: RoundState, from: NodeId, message: Uint8Array): void {
+  const { networkId, transport, onRejected } = r.options;
+  const decoded = decodeAnnouncement(networkId, message);
+  if (!decoded.ok) {
+    transport.penalize(from, decoded.code);
+    return;
+  }
+  const one = decoded.value;
+  const offered = r.pool.offer(one, from);
+  if (offered.ok) return;
+  // It came just too late for the round before: a node that is a little slower than the members is waited for from
+  // now on, or its work would never count.
+  if (one.round === r.round - 1 && r.lastContributors.size < contributorsExpectedMax)
+    r.lastContributors.add(one.nodeId);
+  if (offered.code === 'equivocation') onRejected(r.round, one.nodeId, offered.code);
+}

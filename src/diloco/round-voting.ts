@@ -1,0 +1,59 @@
+/**
+ * What this node proposes to close a round with, and which proposals get its vote. When consensus asks, and what it
+ * does with the answers, is not known here.
+ */
+import type { ProposalContext } from '../consensus/types.ts';
+import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList } from './round-list.ts';
+import { change, contributions, isDecided, type RoundState } from './round-state.ts';
+
+/** The list of what is here; undefined when there is nothing to decide, or the chain already carries the round. */
+export async function propose(r: RoundState, context: ProposalContext): Promise<Uint8Array | undefined> {
+  if (r.pool.valid().length === 0 || isDecided(r) || carriesRound(r, context, r.round)) return undefined;
+  return encodeRoundList(drawn(r));
+}
+
+/** Whether the proposal gets this node's vote; waits until this node has made up its mind, or the signal aborts. */
+export async function validate(
+  r: RoundState,
+  payload: Uint8Array,
+  context: ProposalContext,
+): Promise<boolean> {
+  const decoded = decodeRoundList(r.options.networkId, payload);
+  if (!decoded.ok) return false;
+  const list = decoded.value;
+  const { signal } = context;
+  if (list.round <= r.newestDecided || carriesRound(r, context, list.round)) return false;
+  if (!(await reached(r, list.round, signal)) || list.round !== r.round || list.base !== r.base) return false;
+  const outcomes = await Promise.all(list.contributions.map((one) => r.pool.obtain(one)));
+  if (!outcomes.every((outcome) => outcome.ok)) return false;
+  // No vote before this node would itself close the round, or a hostile leader could close it with few in.
+  while (!r.ripe && r.round === list.round && !signal.aborted) await change(r, signal);
+  if (r.round !== list.round || signal.aborted) return false;
+  return listsMost(r, list);
+}
+
+/** A proposer that leaves out most of what has arrived does not get this vote; the next leader will do better. */
+function listsMost(r: RoundState, list: RoundList): boolean {
+  const listed = new Set(list.contributions.map((one) => one.nodeId));
+  const here = drawn(r).contributions;
+  const missing = here.filter((one) => !listed.has(one.nodeId)).length;
+  return 2 * missing <= here.length;
+}
+
+/** The list that this node would close the round with now. */
+function drawn(r: RoundState): RoundList {
+  return drawRoundList(r.round, r.base, contributions(r), r.members);
+}
+
+function carriesRound(r: RoundState, context: ProposalContext, wanted: number): boolean {
+  return context.undecided.some((payload) => {
+    const list = decodeRoundList(r.options.networkId, payload);
+    return list.ok && list.value.round >= wanted;
+  });
+}
+
+/** Waits until this node stands in `wanted` (it may still be closing the round before). */
+async function reached(r: RoundState, wanted: number, signal: AbortSignal): Promise<boolean> {
+  while (r.round < wanted && !signal.aborted) await change(r, signal);
+  return r.round === wanted;
+}
