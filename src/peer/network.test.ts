@@ -81,11 +81,50 @@ test('bootstrap addresses and the order of fields are not part of the network’
   assert.notDeepEqual(resigned.value.networkId, network.networkId);
 });
 
+test('stages: each has a member, by the manifest alone; the fields may be left out, and mean one stage', () => {
+  const training = { ...draft.training, stages: 2, microbatches: 8, activations: 'int8' as const };
+  const cut = parseNetwork(createNetworkDocument({ ...draft, training }, keys[0]!));
+  assert.ok(cut.ok);
+  assert.deepEqual(cut.value.training, training);
+  assert.deepEqual(
+    cut.value.members.map(({ stage }) => stage),
+    [0, 1, 0],
+  );
+  const { stages, microbatches, activations, ...before } = draft.training;
+  const old = parseNetwork(createNetworkDocument({ ...draft, training: before }, keys[0]!));
+  assert.ok(old.ok);
+  assert.deepEqual(old.value.training, draft.training);
+  const removed = JSON.parse(text);
+  delete removed.body.training.stages;
+  assert.match(resultOf(JSON.stringify(removed)), /^bad-signature /, 'a default is not the field said');
+});
+
+test('stages that a model or its members cannot fill are refused, by founder and reader', () => {
+  const tied = { ...presets.tiny, tiedEmbeddings: true };
+  const cases: [Partial<NetworkDraft>, number, RegExp][] = [
+    [{}, 5, /5 stages of a model with 4 layers/],
+    [{}, 4, /4 stages need as many members, not 3/],
+    [{ model: tied }, 2, /tied embeddings/],
+  ];
+  for (const [change, stages, expected] of cases) {
+    const wrong = { ...draft, ...change, training: { ...draft.training, stages } };
+    assert.throws(() => createNetworkDocument(wrong, keys[0]!), expected);
+    const document = JSON.parse(text);
+    document.body.training.stages = stages;
+    if (change.model) document.body.model = change.model;
+    assert.match(resultOf(JSON.stringify(document)), new RegExp(`^bad-network .*${expected.source}`));
+  }
+  assert.ok(parseNetwork(createNetworkDocument({ ...draft, model: tied }, keys[0]!)).ok);
+});
+
 test('a bad document names the field', () => {
   const cases: [readonly (string | number)[], unknown, RegExp][] = [
     [['body', 'format'], 2, /^bad-network body\.format/],
     [['body', 'name'], '', /^bad-network body\.name/],
     [['body', 'training', 'innerSteps'], 0, /^bad-network body\.training\.innerSteps/],
+    [['body', 'training', 'stages'], 0, /^bad-network body\.training\.stages/],
+    [['body', 'training', 'microbatches'], 4097, /^bad-network body\.training\.microbatches/],
+    [['body', 'training', 'activations'], 'f16', /^bad-network body\.training\.activations/],
     [['body', 'training', 'peakLearningRate'], -1, /^bad-network body\.training\.peakLearningRate/],
     [['body', 'outer', 'aggregator'], 'best', /^bad-network body\.outer\.aggregator/],
     [['body', 'members'], [], /^bad-network body\.members/],

@@ -5,11 +5,19 @@
 import { z } from 'zod';
 import { type KeyPair, nodeIdOf, signDigest, verifyDigest } from '../identity/keys.ts';
 import { type ModelConfig, parseModelConfig } from '../model/config.ts';
+import { assignMembers } from '../pipeline/assignment.ts';
+import { must } from '../std/assert.ts';
 import { fromHex, toHex, utf8 } from '../std/bytes.ts';
 import { type Canonical, encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
 import { accept, CodedError, type Outcome, reject } from '../std/outcome.ts';
-import { type OuterPolicy, outerSchema, type TrainingPolicy, trainingSchema } from './policy.ts';
+import {
+  type OuterPolicy,
+  outerSchema,
+  type TrainingDraft,
+  type TrainingPolicy,
+  trainingSchema,
+} from './policy.ts';
 
 const hex = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${2 * bytes}}$`), `${bytes} bytes of hex`);
@@ -51,6 +59,8 @@ export interface NetworkManifest {
     readonly nodeId: string;
     readonly publicKey: Uint8Array;
     readonly weight: number;
+    /** The stage whose cohort it belongs to, from the manifest alone. */
+    readonly stage: number;
   }[];
   readonly founder: Uint8Array;
   readonly bootstrap: readonly string[];
@@ -62,7 +72,7 @@ export interface NetworkDraft {
   readonly seed: Uint8Array;
   readonly model: ModelConfig;
   readonly dataset: string;
-  readonly training: TrainingPolicy;
+  readonly training: TrainingDraft;
   readonly outer: OuterPolicy;
   readonly members: readonly { readonly publicKey: Uint8Array; readonly weight: number }[];
   readonly bootstrap?: readonly string[];
@@ -74,8 +84,20 @@ function networkIdOf(body: unknown): Uint8Array {
   return taggedHash('neuroshard/network/1', encodeCanonical(body as Canonical));
 }
 
-/** The signed document, ready to be written. */
+/** Why this model cannot be trained in so many stages by so many members; undefined when it can. */
+function stagesProblem(model: ModelConfig, stages: number, members: number): string | undefined {
+  if (stages === 1) return undefined;
+  if (stages > model.layers) return `${stages} stages of a model with ${model.layers} layers`;
+  if (model.tiedEmbeddings) return 'a model with tied embeddings cannot be cut into stages';
+  // What a stage stands on is what its members state: without one nobody could ever join it.
+  if (stages > members) return `${stages} stages need as many members, not ${members}`;
+  return undefined;
+}
+
+/** The signed document, ready to be written. Throws CodedError `bad-network` for stages that cannot be. */
 export function createNetworkDocument(draft: NetworkDraft, founder: KeyPair): string {
+  const problem = stagesProblem(draft.model, draft.training.stages ?? 1, draft.members.length);
+  if (problem) throw new CodedError('bad-network', problem);
   const body = bodySchema.parse({
     format: 1,
     name: draft.name,
@@ -114,11 +136,16 @@ export function parseNetwork(text: string): Outcome<NetworkManifest> {
   if (!model.ok) return reject('bad-network', `model: ${model.detail}`);
   if (body.training.sequence > model.value.context)
     return reject('bad-network', 'sequence exceeds the context');
+  const problem = stagesProblem(model.value, body.training.stages, body.members.length);
+  if (problem) return reject('bad-network', problem);
   const keys = new Set(body.members.map((member) => member.publicKey));
   if (keys.size !== body.members.length) return reject('bad-network', 'a member is named twice');
-  const networkId = networkIdOf(body);
+  // What was signed is what stands in the document, which may leave out what has a default.
+  const networkId = networkIdOf((json as { readonly body: unknown }).body);
   if (!verifyDigest(networkId, fromHex(signature), fromHex(founder)))
     return reject('bad-signature', 'it was changed after its founder signed it');
+  const memberIds = body.members.map((member) => nodeIdOf(fromHex(member.publicKey)));
+  const stageOf = assignMembers(memberIds, body.training.stages);
   return accept({
     name: body.name,
     networkId,
@@ -127,9 +154,9 @@ export function parseNetwork(text: string): Outcome<NetworkManifest> {
     dataset: body.dataset,
     training: body.training,
     outer: body.outer,
-    members: body.members.map((member) => {
-      const publicKey = fromHex(member.publicKey);
-      return { nodeId: nodeIdOf(publicKey), publicKey, weight: member.weight };
+    members: body.members.map(({ publicKey, weight }, i) => {
+      const nodeId = memberIds[i]!;
+      return { nodeId, publicKey: fromHex(publicKey), weight, stage: must(stageOf.get(nodeId), nodeId) };
     }),
     founder: fromHex(founder),
     bootstrap,

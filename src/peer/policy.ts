@@ -19,6 +19,11 @@ export const aggregatorNames = [
   'geometric-median',
 ] as const satisfies readonly AggregatorName[];
 
+export const activationNames = ['bf16', 'f32', 'int8'] as const;
+
+/** The decided list of a round names contributions of every stage and must fit a block of consensus. */
+const stagesMax = 128;
+
 const positive = z.number().positive().finite();
 const count = z.number().int().min(1).max(1_000_000_000);
 
@@ -37,6 +42,12 @@ export const trainingSchema = z.strictObject({
   epsilon: positive,
   weightDecay: z.number().min(0).max(10),
   clip: positive,
+  /** Contiguous layer ranges that the model is cut into, at most one for each layer and each member. */
+  stages: z.number().int().min(1).max(stagesMax).default(1),
+  /** Batches of one inner step of a Driver. */
+  microbatches: z.number().int().min(1).max(4096).default(1),
+  /** How rows travel between stages; int8 in blocks of 256. */
+  activations: z.enum(activationNames).default('bf16'),
 });
 
 export const outerSchema = z.strictObject({
@@ -47,6 +58,9 @@ export const outerSchema = z.strictObject({
 });
 
 export type TrainingPolicy = z.infer<typeof trainingSchema>;
+/** What a founder says of it: fields with a default may be left out. */
+export type TrainingDraft = z.input<typeof trainingSchema>;
+export type ActivationName = TrainingPolicy['activations'];
 export type OuterPolicy = z.infer<typeof outerSchema>;
 
 /** Inner steps of a round without `--inner-steps` (DiLoCo's H), and in the demo. */
@@ -72,6 +86,9 @@ export function defaultTraining(preset: {
     epsilon: 1e-8,
     weightDecay: 0.1,
     clip: 1,
+    stages: 1,
+    microbatches: 1,
+    activations: 'bf16',
   };
 }
 
