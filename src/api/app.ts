@@ -4,12 +4,25 @@
  */
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
-import { equalBytes, utf8 } from '../std/bytes.ts';
+import type { TextGenerator } from '../peer/text-generator.ts';
 import type { Clock } from '../std/clock.ts';
-import { sha256 } from '../std/hash.ts';
+import type { Random } from '../std/random.ts';
+import { hasBearer } from './bearer.ts';
 import { readersMax, type Subscribe, streamEvents } from './event-stream.ts';
 import { metricsContentType, renderMetrics } from './metrics.ts';
+import { createOpenAiRoutes } from './openai/routes.ts';
 import type { NodeStatus } from './status.ts';
+
+/** What `/v1` needs. */
+export interface TextOptions {
+  readonly generator: TextGenerator;
+  /** Ids, and the seeds of requests without one. */
+  readonly random: Random;
+  /** One of these is asked for; none: no key is needed. */
+  readonly apiKeys?: readonly string[];
+  /** Generations at once; each choice of a request is one. */
+  readonly generationsMax?: number;
+}
 
 export interface ApiOptions {
   readonly status: () => NodeStatus;
@@ -19,6 +32,8 @@ export interface ApiOptions {
   /** What control routes want as `Authorization: Bearer …`; at least 16 characters. */
   readonly token: string;
   readonly clock: Clock;
+  /** Without it the node answers no prompts, and `/v1` is not there. */
+  readonly text?: TextOptions;
 }
 
 const bodyBytesMax = 64 * 1024;
@@ -32,6 +47,10 @@ export function createApi(options: ApiOptions): Hono {
     context.header('X-Content-Type-Options', 'nosniff');
     context.header('Cache-Control', 'no-store');
   });
+  const { text, clock, status } = options;
+  const openAi = text && createOpenAiRoutes({ ...text, clock, fingerprint: () => fingerprint(status()) });
+  // Before the limit below: it has its own.
+  if (openAi) app.route('/v1', openAi.app);
   app.use(
     bodyLimit({
       maxSize: bodyBytesMax,
@@ -42,7 +61,9 @@ export function createApi(options: ApiOptions): Hono {
   app.get('/healthz', (context) => context.json({ ok: true }));
   app.get('/api/status', (context) => context.json(options.status()));
   app.get('/metrics', (context) =>
-    context.body(renderMetrics(options.status()), 200, { 'Content-Type': metricsContentType }),
+    context.body(renderMetrics(options.status(), openAi?.counts()), 200, {
+      'Content-Type': metricsContentType,
+    }),
   );
   app.get('/api/events', (context) => {
     if (readers >= readersMax)
@@ -53,7 +74,7 @@ export function createApi(options: ApiOptions): Hono {
     });
   });
   app.post('/api/stop', (context) => {
-    if (!isAuthorized(context, options.token)) {
+    if (!hasBearer(context, [options.token])) {
       context.header('WWW-Authenticate', 'Bearer');
       return fail(context, 401, 'unauthorized', "this route needs the node's token");
     }
@@ -77,8 +98,7 @@ function fail(
   return context.json({ error: { code, message } }, status);
 }
 
-/** Digests are compared, so the time taken tells nothing of how much of the token was right. */
-function isAuthorized(context: Context, token: string): boolean {
-  const given = /^Bearer (\S+)$/.exec(context.req.header('Authorization') ?? '')?.[1];
-  return given !== undefined && equalBytes(sha256(utf8(given)), sha256(utf8(token)));
+/** Changes with the weights that answer. */
+function fingerprint({ round, stateHash }: NodeStatus): string {
+  return `fp_${round}_${stateHash?.slice(0, 12) ?? 'initial'}`;
 }

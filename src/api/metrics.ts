@@ -2,13 +2,15 @@
  * A node's status as Prometheus text, version 0.0.4. A value that is not known yet is left out.
  * Source: https://prometheus.io/docs/instrumenting/exposition_formats/
  */
+import type { TextCounts } from './openai/counters.ts';
 import type { NodeStatus } from './status.ts';
 
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | null];
 
 export const metricsContentType = 'text/plain; version=0.0.4; charset=utf-8';
 
-export function renderMetrics(status: NodeStatus): string {
+/** `text`: of a node that answers prompts. */
+export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
   const { totals, members } = status;
   const info = {
     version: status.version,
@@ -72,7 +74,25 @@ export function renderMetrics(status: NodeStatus): string {
     ),
     metric('checkpoints_total', 'counter', 'Snapshots written.', single(totals.checkpoints)),
     metric('warnings_total', 'counter', 'Warnings logged.', single(totals.warnings)),
+    ...(text ? textMetrics(text) : []),
   ].join('');
+}
+
+function textMetrics(text: TextCounts): string[] {
+  const requests = text.requests.map(
+    ({ route, status, count }): Sample => [{ route, status: String(status) }, count],
+  );
+  const ended = Object.entries(text.ended).map(([reason, count]): Sample => [{ reason }, count]);
+  return [
+    metric('text_requests_total', 'counter', 'Requests under /v1, by route and HTTP status.', requests),
+    metric('text_tokens_total', 'counter', 'Tokens of prompts taken and of answers drawn.', [
+      [{ kind: 'prompt' }, text.promptTokens],
+      [{ kind: 'completion' }, text.completionTokens],
+    ]),
+    metric('text_generations', 'gauge', 'Generations that run.', [[{}, text.generations]]),
+    metric('text_streams', 'gauge', 'Answers that are being streamed.', [[{}, text.streams]]),
+    metric('text_generations_ended_total', 'counter', 'Generations that ended, by reason.', ended),
+  ];
 }
 
 function metric(name: string, type: 'gauge' | 'counter', help: string, samples: readonly Sample[]): string {
