@@ -6,15 +6,16 @@
 import type { ModelConfig } from '../model/config.ts';
 import { createDecoder, type Decoder } from '../model/generate.ts';
 import { initialParameter } from '../model/initialize.ts';
-import { wholeModel } from '../model/parameters.ts';
 import { samplingRandom } from '../model/sampler.ts';
+import { cutStages } from '../model/stage-cut.ts';
+import { createPipelineSums, type PipelineLimits } from '../optim/pipeline-sums.ts';
 import { createSegments, flatLength, type Segment } from '../optim/segments.ts';
-import { createStageTrainer, type InnerOptions } from '../optim/stage-trainer.ts';
+import { createStageTrainer, embeddingScratchBytes, type InnerOptions } from '../optim/stage-trainer.ts';
 import { assert, must } from '../std/assert.ts';
 import { toHex } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
 import { merkleLeaf, merkleLevels, proofFromLevels } from '../std/merkle.ts';
-import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { accept, CodedError, type Outcome, reject } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { closeRound, createAggregationMemory, type OuterSettings } from './close-round.ts';
@@ -27,6 +28,9 @@ import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, 
 /** Everything but the engine: survives a structured clone, so it can be sent to where the engine is. */
 export interface ReplicaSettings {
   readonly config: ModelConfig;
+  /** Into how many stages the model is cut, and which one this is, from 0; the whole model by default. */
+  readonly stages?: number;
+  readonly stageIndex?: number;
   /** The network's seed: initial weights follow from it. */
   readonly seed: Uint8Array;
   /** Names architecture and stage in every state hash, 32 bytes. */
@@ -35,21 +39,25 @@ export interface ReplicaSettings {
   readonly batch: number;
   readonly sequence: number;
   readonly outer: OuterSettings;
+  /** On what is kept of microbatches in flight. */
+  readonly pipeline?: PipelineLimits;
 }
 
+/** Throws CodedError `bad-stages` for a cut that cannot be. */
 export async function createLocalReplica(
   options: { engine: Engine } & ReplicaSettings,
 ): Promise<StageReplica> {
-  const { engine, config, seed, plan, outer } = options;
-  const stage = wholeModel(config);
+  const { engine, config, seed, plan, outer, stages = 1, stageIndex = 0 } = options;
+  const stage = must(cutStages(config, stages)[stageIndex], `stage ${stageIndex} of ${stages}`);
   const segments = createSegments({
     config,
     stage,
     createMemory: createKernelMemory,
-    embeddingScratchBytes: options.batch * options.sequence * (config.width + 1) * 4 + 4096,
+    embeddingScratchBytes: embeddingScratchBytes(options.batch, options.sequence, config.width),
   });
   initialize(segments, seed, config);
   const trainer = await createStageTrainer({ ...options, stage, segments });
+  const sums = createPipelineSums(trainer, options.pipeline);
   const flat = flatLength(segments);
   const shape: BlobShape = { codec: outer.compression, length: flat };
   const bases: Record<string, Float32Array> = Object.assign(
@@ -70,6 +78,8 @@ export async function createLocalReplica(
 
   /** Stands at the start of a round whose (w_r, v) are in place. */
   const beginRound = (round: number) => {
+    // Gradients at other weights, of microbatches whose round is over.
+    sums.clear();
     for (const { memory, slabs } of segments) {
       slabs.weights.set(slabs.base);
       // One step that overflowed must not spoil all that this node does from then on.
@@ -110,6 +120,10 @@ export async function createLocalReplica(
     }
   };
 
+  const countStep = () => {
+    position = { ...position, step: position.step + 1, optimizerSteps: position.optimizerSteps + 1 };
+  };
+
   const install = ({ round, leaves, stateHash: agreed, counted }: FetchedState): Outcome<Position> => {
     const rightSizes =
       leaves.length === leafCount(flat) && leaves.every((leaf, i) => leaf.length === leafBytes(flat, i));
@@ -125,6 +139,7 @@ export async function createLocalReplica(
   return {
     info: async () => ({
       engineId: engine.id,
+      stage: { ...stage, index: stageIndex, count: stages },
       parameters: segments.reduce((sum, segment) => sum + segment.usedLength, 0),
       flatLength: flat,
       blobBytes: blobBytes(outer.compression, flat),
@@ -135,9 +150,22 @@ export async function createLocalReplica(
       inOrder(async () => {
         assert(!contributed, 'no step after the contribution of a round');
         const result = await trainer.step(batches, learningRate, position.optimizerSteps + 1);
-        position = { ...position, step: position.step + 1, optimizerSteps: position.optimizerSteps + 1 };
+        countStep();
         return result;
       }),
+    forward: (call) => inOrder(() => sums.forward(call)),
+    backward: (call) => inOrder(() => sums.backward(call)),
+    prepareStep: (call) => inOrder(async () => (contributed ? afterContribution() : sums.prepareStep(call))),
+    applyStep: (call) =>
+      inOrder(async () => {
+        if (contributed) return afterContribution();
+        const applied = sums.applyStep({ ...call, step: position.optimizerSteps + 1 });
+        if (applied.ok) countStep();
+        return applied;
+      }),
+    discard: (call) => inOrder(() => sums.discard(call)),
+    evaluateRows: (entry) => inOrder(() => trainer.forward(entry, 'base')),
+    evaluateLoss: (entry, labels) => inOrder(() => trainer.evaluateLoss(entry, labels, 'base')),
     evaluate: (batches, of = 'base') => inOrder(() => trainer.evaluate(batches, of)),
     contribute: () =>
       inOrder(async () => {
@@ -176,6 +204,7 @@ export async function createLocalReplica(
         const leaves = flatLeafHashes(base, velocity);
         if (toHex(stateHash(plan, snapshot.position.round, leaves)) !== snapshot.position.stateHash)
           return reject('snapshot-mismatch', 'its state hash is not that of its tensors');
+        sums.clear();
         restoreSegments(segments, snapshot);
         levels = merkleLevels(leaves);
         position = snapshot.position;
@@ -184,6 +213,7 @@ export async function createLocalReplica(
       }),
     generate: (request) =>
       inOrder(async () => {
+        if (stages > 1) throw new CodedError('not-whole-model', 'this replica holds one stage of several');
         decoder ??= await createDecoder({ engine, config, parameters: (name) => must(bases[name], name) });
         return generateTokens(decoder, request);
       }),
@@ -199,6 +229,10 @@ export async function createLocalReplica(
         await engine.close();
       }),
   };
+}
+
+function afterContribution() {
+  return reject('contributed', 'no step after the contribution of a round');
 }
 
 /** w_0 by name from the seed; everything else zero. */

@@ -3,12 +3,21 @@
  * wherever its weights live (this thread, the compute worker, another process). Every call is asynchronous; calls run
  * one after another, in the order they were made. Everything passed survives a structured clone.
  */
+import type { StageSpec } from '../model/parameters.ts';
+import type { PipelineStage } from '../optim/pipeline-stage.ts';
 import type { Batch, StepResult } from '../optim/stage-trainer.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { Outcome } from '../std/outcome.ts';
 
+/** Which stage of the cut it holds: stage `index` of `count`, counted from 0. */
+export interface StagePlace extends StageSpec {
+  readonly index: number;
+  readonly count: number;
+}
+
 export interface ReplicaInfo {
   readonly engineId: string;
+  readonly stage: StagePlace;
   /** Trained parameters. */
   readonly parameters: number;
   /** Length of the flat vector that is compressed and hashed, padding included. */
@@ -108,12 +117,17 @@ export interface GenerateRequest {
 /** `base` is w_r, which the network agrees on; `weights` are the local ones, ahead of it by the steps of this round. */
 export type WeightsChoice = 'base' | 'weights';
 
-export interface StageReplica {
+/**
+ * The methods of `PipelineStage` train any stage. `trainStep`, `evaluate` and `generate` are for a replica of the whole
+ * model, and throw CodedError `not-whole-model` elsewhere. What microbatches have summed is forgotten when the round
+ * changes, and after `contribute` no step is prepared or applied: `contributed`.
+ */
+export interface StageReplica extends PipelineStage {
   info(): Promise<ReplicaInfo>;
   position(): Promise<Standing>;
-  /** One inner step at the rate of the schedule. */
+  /** One inner step of the whole model at the rate of the schedule, one batch for each microbatch. */
   trainStep(batches: readonly Batch[], learningRate: number): Promise<StepResult>;
-  /** Mean loss over the batches: of w_r unless the local weights are asked for. */
+  /** Mean loss of the whole model over the batches: of w_r unless the local weights are asked for. */
   evaluate(batches: readonly Batch[], of?: WeightsChoice): Promise<number>;
   /** compress(w_r − w_local, e): the contribution of this round; the same bytes when asked again. */
   contribute(): Promise<Contribution>;

@@ -23,25 +23,37 @@ export interface BackwardResult {
   readonly loss: number | null;
 }
 
+/**
+ * Rows ([n·width] arrays of f32) that are passed in belong to the stage from then on, and those that come back to the
+ * caller: nobody copies them on the way to another thread. Token ids and labels stay the caller's.
+ *
+ * forward and backward are refused with `wrong-shape` for arrays that are not one microbatch of this stage, and with
+ * `too-many-paths` for a path too many; evaluateRows and evaluateLoss throw.
+ */
 export interface PipelineStage {
   /** y [n·width] at the local weights, of a stage without the head. Keeps the entry. `duplicate-microbatch`, `too-many-microbatches`. */
   forward(call: MicrobatchName & { readonly entry: StageEntry }): Promise<Outcome<Float32Array>>;
   /**
    * Recomputes forward and adds the gradients to the path's sum. `entry` is given where there was no forward (a stage
-   * with the head). `unknown-microbatch`, `duplicate-microbatch`, `too-many-microbatches`.
+   * with the head). Between prepareStep and applyStep it answers, but the prepared sum stays as it is.
+   * `unknown-microbatch`, `duplicate-microbatch`, `too-many-microbatches`.
    */
   backward(
     call: MicrobatchName & { readonly entry?: StageEntry; readonly target: StageTarget },
   ): Promise<Outcome<BackwardResult>>;
   /**
    * Makes the path's sum that of exactly these microbatches, computing again what was summed besides, and gives its
-   * sum of squares by segment, in order. `unknown-microbatch` when one of them never had its backward pass.
+   * sum of squares by segment, in order. It can be called again with others before the step is applied.
+   * `unknown-microbatch` when one of them never had its backward pass, `duplicate-microbatch` when one is named twice.
    */
   prepareStep(call: {
     readonly path: string;
     readonly ids: readonly string[];
   }): Promise<Outcome<readonly number[]>>;
-  /** AdamW with g = sum × gradientScale on the prepared sum, which it consumes. `not-prepared`. */
+  /**
+   * AdamW with g = sum × gradientScale on the prepared sum, which it consumes, with all else that had its backward pass
+   * on this path. `not-prepared`.
+   */
   applyStep(call: {
     readonly path: string;
     readonly learningRate: number;

@@ -16,6 +16,7 @@ export const chunkLength = 4096;
 /** One contiguous slab for each kind of state; all have the segment's padded length. */
 export interface Slabs {
   readonly weights: Float32Array;
+  /** The sum of one path's microbatches. */
   readonly gradients: Float32Array;
   readonly firstMoments: Float32Array;
   readonly secondMoments: Float32Array;
@@ -32,6 +33,8 @@ export interface Segment {
   readonly name: string;
   readonly memory: KernelMemory;
   readonly slabs: Slabs;
+  /** Through which kernels reach what lies elsewhere: whole chunks, at most `stagingLength` elements. */
+  readonly staging: Float32Array;
   /** Padded to a multiple of `chunkLength`. */
   readonly length: number;
   /** Place of the segment's first element in the flat vector. */
@@ -48,13 +51,15 @@ export interface Segment {
 }
 
 const slabCount = 8;
+/** 256 KiB: stays in the second-level cache between a copy and the kernel. */
+const stagingLength = 16 * chunkLength;
 const slackBytes = 64 * 1024;
 
 export interface SegmentOptions {
   readonly config: ModelConfig;
   readonly stage: StageSpec;
   readonly createMemory: (options: { bytes: number }) => KernelMemory;
-  /** Further bytes wanted in the embedding's memory, for the rows of a microbatch. */
+  /** Further bytes wanted in the embedding's memory, if there is one, for the rows of a microbatch. */
   readonly embeddingScratchBytes: number;
 }
 
@@ -100,7 +105,9 @@ function createSegment(
   }
   const length = Math.ceil(usedLength / chunkLength) * chunkLength;
   // One more slab for the encoded bytes of the segment, and slack for block scales and alignment.
-  const memory = createMemory({ bytes: (slabCount + 1) * length * 4 + extraBytes + slackBytes });
+  const staging = Math.min(length, stagingLength);
+  const elements = (slabCount + 1) * length + staging;
+  const memory = createMemory({ bytes: 4 * elements + extraBytes + slackBytes });
   const slab = () => memory.allocF32(length);
   const slabs: Slabs = {
     weights: slab(),
@@ -116,6 +123,7 @@ function createSegment(
     name,
     memory,
     slabs,
+    staging: memory.allocF32(staging),
     length,
     offset,
     matrixLength,
@@ -127,7 +135,11 @@ function createSegment(
   };
 }
 
-function viewsOf(slab: Float32Array, parameters: readonly ParameterSpec[]): Record<string, Float32Array> {
+/** Views of the parameters in a vector that holds them one after the other, by name. */
+export function viewsOf(
+  slab: Float32Array,
+  parameters: readonly ParameterSpec[],
+): Record<string, Float32Array> {
   const views: Record<string, Float32Array> = {};
   let start = 0;
   for (const parameter of parameters) {

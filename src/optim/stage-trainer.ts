@@ -1,18 +1,32 @@
 /**
- * The inner step of a stage that holds the whole model: microbatch graphs, gradient accumulation, clipping by global
- * norm, AdamW. It owns weights, gradients and moments; it knows nothing of rounds, peers or where batches come from.
+ * How a stage computes, whatever part of the model it holds: forward, backward into a sum of gradients, the optimizer
+ * step over a sum; and the inner step of a whole model, made of the same pieces. It owns weights, gradients and moments;
+ * it knows nothing of rounds, paths, peers or where batches come from.
  */
 import type { ModelConfig } from '../model/config.ts';
 import { embeddingName, type StageSpec } from '../model/parameters.ts';
 import {
   buildEvaluationGraph,
+  buildForwardGraph,
   buildTrainingGraph,
   gradientOutput,
   rowGradientOutput,
 } from '../model/stage-graph.ts';
 import { assert, must } from '../std/assert.ts';
+import { CodedError } from '../std/outcome.ts';
 import type { Engine, Program } from '../tensor/engine.ts';
-import type { Segment } from './segments.ts';
+import type { Graph } from '../tensor/graph.ts';
+import {
+  addEmbeddingRows,
+  addScratch,
+  applyAdamW,
+  createGradientSums,
+  type GradientSum,
+  type GradientSums,
+  sumSquares,
+} from './pipeline-gradients.ts';
+import type { BackwardResult, StageEntry, StageTarget } from './pipeline-stage.ts';
+import { type Segment, viewsOf } from './segments.ts';
 
 /** Token ids and the ids that follow them, row by row: [batch · sequence] each. */
 export interface Batch {
@@ -43,11 +57,37 @@ export interface StepResult {
  */
 export const lossMax = 87.3365447505531;
 
+/** What AdamW is told in each step; `step` counts from 1 since the moments began. */
+export interface AppliedStep {
+  readonly learningRate: number;
+  readonly gradientScale: number;
+  readonly step: number;
+}
+
+/** Local weights, or w_r. */
+export type WeightsOf = 'weights' | 'base';
+
+/** Calls must not overlap. */
 export interface StageTrainer {
-  /** One optimizer step over microbatches of equal size; `step` counts from 1 since the moments began. */
+  /** Whether the array is what enters this stage in one microbatch; token values are not looked at. */
+  isEntry(array: StageEntry): boolean;
+  /** Whether the array is labels (with the head) or dL/dy of one microbatch. */
+  isTarget(array: StageTarget): boolean;
+  readonly sums: GradientSums;
+  /** A new y [n·width]. CodedError `no-rows` for a stage with the head. */
+  forward(entry: StageEntry, of: WeightsOf): Promise<Float32Array>;
+  /** Recomputes forward, and adds the gradients at the local weights to the sum, if there is one. */
+  backward(entry: StageEntry, target: StageTarget, sum: GradientSum | undefined): Promise<BackwardResult>;
+  /** Σ g² of the sum by segment, in order. */
+  sumSquares(sum: GradientSum): number[];
+  /** AdamW on the local weights with g = sum × gradientScale. */
+  apply(sum: GradientSum, step: AppliedStep): void;
+  /** Mean loss per token; `lossMax` for a model that has overflowed. CodedError `no-loss` without the head. */
+  evaluateLoss(entry: StageEntry, labels: Int32Array, of: WeightsOf): Promise<number>;
+  /** One optimizer step of a whole model over microbatches of equal size. */
   step(batches: readonly Batch[], learningRate: number, step: number): Promise<StepResult>;
-  /** Mean loss per token of the local weights or of w_r over the batches; `lossMax` for a model that has overflowed. */
-  evaluate(batches: readonly Batch[], of: 'weights' | 'base'): Promise<number>;
+  /** Mean loss per token of a whole model over the batches; `lossMax` for a model that has overflowed. */
+  evaluate(batches: readonly Batch[], of: WeightsOf): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -62,106 +102,154 @@ export interface TrainerOptions {
   readonly sequence: number;
 }
 
+/** Bytes that the embedding's memory must have beside its slabs. */
+export function embeddingScratchBytes(batch: number, sequence: number, width: number): number {
+  return batch * sequence * (width + 1) * 4 + 4096;
+}
+
 export async function createStageTrainer(options: TrainerOptions): Promise<StageTrainer> {
-  const { engine, config, stage, segments, inner, batch, sequence } = options;
-  assert(stage.embedding && stage.head, 'a stage without embedding or head trains through the pipeline');
-  const training = await engine.compile(buildTrainingGraph(config, stage, { batch, sequence }));
-  let evaluation: Program | undefined;
-  const weights = Object.assign({}, ...segments.map((segment) => segment.weightViews));
-  const bases = Object.assign({}, ...segments.map((segment) => segment.baseViews));
-  const gradients = gradientFetches(segments, config.tiedEmbeddings);
-  const embedding = must(
-    segments.find((segment) => segment.weightViews[embeddingName]),
-    'a whole model has an embedding',
-  );
-  const rows = embedding.memory.allocF32(batch * sequence * config.width);
-  const ids = embedding.memory.allocI32(batch * sequence);
-  const loss = new Float32Array(1);
+  const { config, stage, segments, inner, batch, sequence } = options;
+  const count = batch * sequence;
+  const passes = await createPasses(options);
+  const sums = createGradientSums(segments);
 
-  const checkBatch = ({ tokens, labels }: Batch) => {
-    assert(tokens.length === ids.length && labels.length === ids.length, 'batch of another size');
+  const isIds = (array: unknown) => array instanceof Int32Array && array.length === count;
+  const isRows = (array: unknown) => array instanceof Float32Array && array.length === count * config.width;
+  const isEntry = stage.embedding ? isIds : isRows;
+  const isTarget = stage.head ? isIds : isRows;
+  const checkBatches = (batches: readonly Batch[]) => {
+    if (!stage.embedding || !stage.head)
+      throw new CodedError('not-whole-model', 'this replica holds one stage of several');
+    for (const { tokens, labels } of batches) assert(isIds(tokens) && isIds(labels), 'batch of another size');
   };
 
-  const backward = async ({ tokens, labels }: Batch) => {
-    const fetches = { ...gradients, [rowGradientOutput(embeddingName)]: rows, loss };
-    const gradient = must(embedding.gradientViews[embeddingName], 'embedding gradient');
-    // Untied, the embedding's gradient is made of rows alone; tied, the head has just written its part.
-    if (!config.tiedEmbeddings) gradient.fill(0);
-    await training.run({ ...weights, tokens, labels }, fetches);
-    ids.set(tokens);
-    embedding.memory.scatterAddRows(gradient, ids, rows, config.width);
-    return loss[0]!;
-  };
-
-  return {
+  const trainer: StageTrainer = {
+    ...passes,
+    isEntry,
+    isTarget,
+    sums,
+    sumSquares: (sum) => sumSquares(segments, sum),
+    apply: (sum, step) => applyAdamW(segments, sum, { ...inner, ...step }),
     step: async (batches, learningRate, step) => {
       assert(batches.length > 0, 'a step needs a batch');
-      batches.forEach(checkBatch);
-      let total = 0;
-      for (const [index, one] of batches.entries()) {
-        total += await backward(one);
-        if (batches.length > 1) accumulate(segments, index, batches.length);
+      checkBatches(batches);
+      const sum = sums.take();
+      try {
+        let total = 0;
+        for (const { tokens, labels } of batches)
+          total += must((await trainer.backward(tokens, labels, sum)).loss, 'loss');
+        const scale = gradientScale(trainer.sumSquares(sum), batches.length, inner.clip);
+        trainer.apply(sum, { learningRate, step, gradientScale: scale.gradientScale });
+        return { loss: total / batches.length, gradientNorm: scale.gradientNorm };
+      } finally {
+        sums.give(sum);
       }
-      const gradientNorm = Math.sqrt(
-        segments.reduce((sum, segment) => sum + segment.memory.sumSquares(segment.slabs.gradients), 0),
-      );
-      const gradientScale = gradientNorm > inner.clip ? inner.clip / gradientNorm : 1;
-      for (const segment of segments) adamw(segment, { ...inner, learningRate, step, gradientScale });
-      return { loss: total / batches.length, gradientNorm };
     },
     evaluate: async (batches, of) => {
-      batches.forEach(checkBatch);
-      const parameters = of === 'weights' ? weights : bases;
-      evaluation ??= await engine.compile(buildEvaluationGraph(config, stage, { batch, sequence }));
+      checkBatches(batches);
       let total = 0;
-      for (const { tokens, labels } of batches) {
-        await evaluation.run({ ...parameters, tokens, labels }, { loss });
-        total += loss[0]!;
+      for (const { tokens, labels } of batches) total += await passes.evaluateLoss(tokens, labels, of);
+      return total / batches.length;
+    },
+  };
+  return trainer;
+}
+
+/**
+ * From Σ g² by segment, of all stages in order, and the microbatches summed: the global norm of the mean gradient, and
+ * what AdamW multiplies the sums by: clip factor ÷ microbatches.
+ */
+export function gradientScale(
+  squares: readonly number[],
+  microbatches: number,
+  clip: number,
+): { readonly gradientNorm: number; readonly gradientScale: number } {
+  const gradientNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0)) / microbatches;
+  const factor = gradientNorm > clip ? clip / gradientNorm : 1;
+  return { gradientNorm, gradientScale: factor / microbatches };
+}
+
+type Passes = Pick<StageTrainer, 'forward' | 'backward' | 'evaluateLoss' | 'close'>;
+
+/** The compiled graphs, fed with the segments' weights. */
+async function createPasses(options: TrainerOptions): Promise<Passes> {
+  const { engine, config, stage, segments, batch, sequence } = options;
+  const shape = { batch, sequence };
+  const programs: Program[] = [];
+  const compile = async (graph: Graph) => {
+    const program = await engine.compile(graph);
+    programs.push(program);
+    return program;
+  };
+  const training = await compile(buildTrainingGraph(config, stage, shape));
+  const forward = stage.head ? undefined : await compile(buildForwardGraph(config, stage, shape));
+  let evaluation: Program | undefined;
+  const parameters = {
+    weights: Object.assign({}, ...segments.map(({ weightViews }) => weightViews)),
+    base: Object.assign({}, ...segments.map(({ baseViews }) => baseViews)),
+  };
+  const scratchViews: Record<string, Float32Array> = Object.assign(
+    {},
+    ...segments.map(({ slabs, parameters }) => viewsOf(slabs.scratch, parameters)),
+  );
+  const rowElements = batch * sequence * config.width;
+  const embedding = segments.find(({ name }) => name === 'embedding')?.memory;
+  const embeddingRows = embedding?.allocF32(rowElements);
+  const ids = embedding?.allocI32(batch * sequence);
+  /** Tied, the head writes its part of the embedding's gradient; untied, that is made of rows alone. */
+  const dense = stage.head && config.tiedEmbeddings;
+  const loss = new Float32Array(1);
+  const entryFeed = (entry: StageEntry) => (stage.embedding ? { tokens: entry } : { x: entry });
+
+  return {
+    forward: async (entry, of) => {
+      if (!forward) throw new CodedError('no-rows', 'no rows leave the stage with the head');
+      const y = new Float32Array(rowElements);
+      await forward.run({ ...parameters[of], ...entryFeed(entry) }, { y });
+      return y;
+    },
+    backward: async (entry, target, sum) => {
+      const isFirst = sum?.count === 0;
+      const inputGradient = stage.embedding ? null : new Float32Array(rowElements);
+      const fetches = {
+        // The first of a sum is written where the sum is.
+        ...gradientFetches(isFirst ? sum.views : scratchViews, dense),
+        ...(inputGradient && { dx: inputGradient }),
+        ...(embeddingRows && { [rowGradientOutput(embeddingName)]: embeddingRows }),
+        ...(stage.head && { loss }),
+      };
+      const feeds = { ...entryFeed(entry), ...(stage.head ? { labels: target } : { dy: target }) };
+      await training.run({ ...parameters.weights, ...feeds }, fetches);
+      if (sum) {
+        if (isFirst && !dense) sum.views[embeddingName]?.fill(0);
+        if (!isFirst) addScratch(segments, sum, dense);
+        if (embeddingRows && ids) {
+          ids.set(entry);
+          addEmbeddingRows(segments, sum, ids, embeddingRows);
+        }
+        sum.count += 1;
       }
-      const mean = total / batches.length;
-      return Number.isNaN(mean) ? lossMax : mean;
+      return { inputGradient, loss: stage.head ? loss[0]! : null };
+    },
+    evaluateLoss: async (entry, labels, of) => {
+      if (!stage.head) throw new CodedError('no-loss', 'the loss is known where the head is');
+      evaluation ??= await compile(buildEvaluationGraph(config, stage, shape));
+      await evaluation.run({ ...parameters[of], ...entryFeed(entry), labels }, { loss });
+      return Number.isNaN(loss[0]) ? lossMax : loss[0]!;
     },
     close: async () => {
-      await training.release();
-      await evaluation?.release();
+      for (const program of programs) await program.release();
     },
   };
 }
 
-/** Where the graph writes: every dense gradient goes straight to its slab. */
-function gradientFetches(segments: readonly Segment[], tied: boolean): Record<string, Float32Array> {
+/** Where the graph writes gradients, by its names of them. */
+function gradientFetches(
+  views: Readonly<Record<string, Float32Array>>,
+  withEmbedding: boolean,
+): Record<string, Float32Array> {
   const fetches: Record<string, Float32Array> = {};
-  for (const segment of segments) {
-    for (const [name, view] of Object.entries(segment.gradientViews)) {
-      if (name !== embeddingName || tied) fetches[gradientOutput(name)] = view;
-    }
-  }
+  for (const [name, view] of Object.entries(views))
+    if (name !== embeddingName || withEmbedding) fetches[gradientOutput(name)] = view;
   return fetches;
-}
-
-/** Keeps the mean of the gradients so far in `scratch`, and moves it to `gradients` after the last microbatch. */
-function accumulate(segments: readonly Segment[], index: number, count: number): void {
-  for (const { memory, slabs } of segments) {
-    if (index === 0) slabs.scratch.fill(0);
-    memory.addScaled(slabs.scratch, slabs.gradients, 1 / count);
-    if (index === count - 1) slabs.gradients.set(slabs.scratch);
-  }
-}
-
-type AdamW = Parameters<Segment['memory']['adamw']>[4];
-
-function adamw(segment: Segment, options: AdamW): void {
-  const { weights, gradients, firstMoments, secondMoments } = segment.slabs;
-  const range = (start: number, end: number, weightDecay: number) => {
-    if (start === end) return;
-    segment.memory.adamw(
-      weights.subarray(start, end),
-      gradients.subarray(start, end),
-      firstMoments.subarray(start, end),
-      secondMoments.subarray(start, end),
-      { ...options, weightDecay },
-    );
-  };
-  range(0, segment.matrixLength, options.weightDecay);
-  range(segment.matrixLength, segment.usedLength, 0);
 }

@@ -1,27 +1,33 @@
 /** The plan: the hash that names architecture and stage, and with the round and the tensors makes a state hash. */
 import type { ReplicaSettings } from '../diloco/local-replica.ts';
-import { wholeModel } from '../model/parameters.ts';
+import { cutStages } from '../model/stage-cut.ts';
+import { assert } from '../std/assert.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
 import type { NetworkManifest } from './network.ts';
 
-/** 32 bytes. */
-export function planHash(network: Pick<NetworkManifest, 'networkId' | 'model'>): Uint8Array {
-  const description = encodeCanonical({
-    model: { ...network.model },
-    stage: { ...wholeModel(network.model) },
-  });
+/** 32 bytes, and others for every stage. `stageIndex` counts from 0. */
+export function planHash(
+  network: Pick<NetworkManifest, 'networkId' | 'model' | 'training'>,
+  stageIndex = 0,
+): Uint8Array {
+  const stages = cutStages(network.model, network.training.stages);
+  const stage = stages[stageIndex];
+  assert(stage, `no stage ${stageIndex} among ${stages.length}`);
+  const description = encodeCanonical({ model: { ...network.model }, stage: { ...stage } });
   return taggedHash('neuroshard/plan/1', network.networkId, description);
 }
 
-/** What a replica of this network is made from. */
-export function replicaSettings(network: NetworkManifest): ReplicaSettings {
+/** What a replica of this stage of the network is made from. */
+export function replicaSettings(network: NetworkManifest, stageIndex = 0): ReplicaSettings {
   const { training, outer } = network;
-  const { beta1, beta2, epsilon, weightDecay, clip, batch, sequence } = training;
+  const { beta1, beta2, epsilon, weightDecay, clip, batch, sequence, stages } = training;
   return {
     config: network.model,
+    stages,
+    stageIndex,
     seed: network.seed,
-    plan: planHash(network),
+    plan: planHash(network, stageIndex),
     inner: { beta1, beta2, epsilon, weightDecay, clip },
     batch,
     sequence,

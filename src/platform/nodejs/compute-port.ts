@@ -7,12 +7,15 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { assert, must } from '../../std/assert.ts';
 
+/** Which arrays of a message the sender gives away; it keeps the others. `rows` are those of f32. */
+export type HandOver = 'all' | 'rows' | 'none';
+
 export interface ComputePort {
   /**
    * Messages arrive in the order they were posted; resolves when this one is on its way, also when nobody is there any
-   * more. With `handOver` the arrays in it are fresh copies that the sender gives away; without, it keeps them.
+   * more. What is handed over is not copied where that can be.
    */
-  post(message: unknown, handOver: boolean): Promise<void>;
+  post(message: unknown, handOver: HandOver): Promise<void>;
   onMessage(listener: (message: unknown) => void): void;
   /** Called once, when the other side is gone or this side was closed. */
   onClose(listener: () => void): void;
@@ -97,13 +100,14 @@ interface Copy {
 }
 
 /** Only whole buffers are handed over: a view of WebAssembly memory, or of anything larger, is copied. */
-function packForTransfer(message: unknown, handOver: boolean) {
+function packForTransfer(message: unknown, handOver: HandOver) {
   const transfer = new Set<ArrayBuffer>();
   const copies: Copy[] = [];
   const packed = mapArrays(message, (array) => {
     const { buffer } = array;
     const whole = buffer instanceof ArrayBuffer && buffer.byteLength === array.byteLength;
-    if (handOver && whole) {
+    const given = handOver === 'all' || (handOver === 'rows' && array instanceof Float32Array);
+    if (given && whole) {
       transfer.add(buffer);
       return array;
     }

@@ -23,6 +23,7 @@ function rememberingReplica(): StageReplica {
   return {
     info: async () => ({
       engineId: 'fake',
+      stage: { index: 0, count: 1, firstLayer: 0, endLayer: 1, embedding: true, head: true },
       parameters: 1,
       flatLength: flat,
       blobBytes: 100_000,
@@ -67,6 +68,16 @@ function rememberingReplica(): StageReplica {
       return calls;
     },
     exportWeights: async () => ({ 'a.weight': new Float32Array([1.5]), 'b.weight': weights.slice(0, 2) }),
+    forward: async ({ entry }) =>
+      entry instanceof Float32Array ? accept(entry.map((x) => 2 * x)) : reject('wrong-shape'),
+    backward: async ({ entry, target }) =>
+      accept({ inputGradient: new Float32Array(entry ?? []), loss: target[0]! }),
+    prepareStep: async ({ path, ids }) =>
+      path === 'p' && ids.length === 2 ? accept([1, Number.NaN]) : reject('unknown-microbatch', path),
+    applyStep: async () => reject('not-prepared'),
+    discard: async () => undefined,
+    evaluateRows: async (entry) => new Float32Array(entry),
+    evaluateLoss: async (entry, labels) => entry[0]! + labels[0]!,
     close: async () => undefined,
   };
 }
@@ -191,6 +202,22 @@ function runContract(start: () => Promise<ComputePort>): void {
       'a.weight': new Float32Array([1.5]),
       'b.weight': new Float32Array([0, 1]),
     });
+  });
+
+  test('rows go over to the other side and come back; token ids and labels stay', async () => {
+    const { forward, backward, prepareStep, evaluateLoss } = await connect();
+    for (let time = 0; time < 2; time++) {
+      const forwarded = await forward({ path: 'p', id: 'a', entry: new Float32Array(100_000).fill(1.5) });
+      assert.ok(forwarded.ok && forwarded.value.length === 100_000 && forwarded.value.every((y) => y === 3));
+    }
+    const tokens = Int32Array.of(7, 8);
+    assert.deepEqual(await forward({ path: 'p', id: 'b', entry: tokens }), reject('wrong-shape'));
+    const outer = Float32Array.of(9, 1, 2, 9);
+    const result = await backward({ path: 'p', id: 'c', entry: outer.subarray(1, 3), target: tokens });
+    assert.deepEqual(result, accept({ inputGradient: Float32Array.of(1, 2), loss: 7 }));
+    assert.equal(await evaluateLoss(tokens, tokens), 14);
+    assert.deepEqual([tokens, outer], [Int32Array.of(7, 8), Float32Array.of(9, 1, 2, 9)]);
+    assert.deepEqual(await prepareStep({ path: 'p', ids: ['a', 'b'] }), accept([1, Number.NaN]));
   });
 
   test('errors keep their name, code and message', async () => {

@@ -4,10 +4,17 @@
  */
 import type { StageReplica } from '../../diloco/replica.ts';
 import { CodedError } from '../../std/outcome.ts';
-import type { ComputePort } from './compute-port.ts';
+import type { ComputePort, HandOver } from './compute-port.ts';
 
-/** Every method, and whether the arrays of its result are fresh copies that may be handed over. */
-type MethodTable<Service> = { readonly [Method in keyof Service]-?: 'kept' | 'fresh' };
+/**
+ * Every method, and what becomes of arrays: `kept` by both sides; `fresh` in the result, so that they may be handed over;
+ * `rows` go over to the other side in both directions, as `PipelineStage` has it.
+ */
+type MethodTable<Service> = { readonly [Method in keyof Service]-?: Arrays };
+type Arrays = 'kept' | 'fresh' | 'rows';
+
+const ofParameters: Readonly<Record<Arrays, HandOver>> = { kept: 'none', fresh: 'none', rows: 'rows' };
+const ofResult: Readonly<Record<Arrays, HandOver>> = { kept: 'none', fresh: 'all', rows: 'rows' };
 
 const replicaMethods: MethodTable<StageReplica> = {
   info: 'kept',
@@ -25,6 +32,13 @@ const replicaMethods: MethodTable<StageReplica> = {
   generate: 'kept',
   exportWeights: 'fresh',
   close: 'kept',
+  forward: 'rows',
+  backward: 'rows',
+  prepareStep: 'kept',
+  applyStep: 'kept',
+  discard: 'kept',
+  evaluateRows: 'rows',
+  evaluateLoss: 'rows',
 };
 
 interface Call {
@@ -68,12 +82,12 @@ function serveMethods<Service extends object>(
   service.catch(() => undefined);
   const answer = async ({ id, method, parameters }: Call) => {
     let reply: Reply;
-    let handOver = false;
+    let handOver: HandOver = 'none';
     try {
       if (!Object.hasOwn(table, method)) throw new CodedError('unknown-method', `no method ${method}`);
       const object = (await service) as Record<string, AnyMethod>;
       reply = { id, ok: true, value: await object[method]!(...parameters) };
-      handOver = table[method as keyof Service] === 'fresh';
+      handOver = ofResult[table[method as keyof Service]];
     } catch (error) {
       reply = { id, ok: false, error: toWire(error) };
     }
@@ -101,18 +115,21 @@ function connectMethods<Service extends object>(table: MethodTable<Service>, por
     for (const { reject } of pending.values()) reject(stopped());
     pending.clear();
   });
-  const call = (method: string, parameters: readonly unknown[]) =>
+  const call = (method: string, handOver: HandOver, parameters: readonly unknown[]) =>
     new Promise<unknown>((resolve, reject) => {
       if (closed) return reject(stopped());
       const id = calls++;
       pending.set(id, { resolve, reject });
-      port.post({ id, method, parameters } satisfies Call, false).catch((error: Error) => {
+      port.post({ id, method, parameters } satisfies Call, handOver).catch((error: Error) => {
         pending.delete(id);
         reject(error);
       });
     });
   return Object.fromEntries(
-    Object.keys(table).map((method) => [method, (...parameters: unknown[]) => call(method, parameters)]),
+    Object.entries<Arrays>(table).map(([method, arrays]) => [
+      method,
+      (...parameters: unknown[]) => call(method, ofParameters[arrays], parameters),
+    ]),
   ) as Service;
 }
 
