@@ -1,0 +1,91 @@
+/**
+ * The Driver's inner step: its microbatches through all stages, several at a time, and then one optimizer step of them
+ * all. A model held whole is the case without a next stage. It knows no rounds beyond their number.
+ */
+import type { NodeId } from '../net/transport.ts';
+import { type Outcome, reject } from '../std/outcome.ts';
+import {
+  applyStep,
+  type Microbatch,
+  openPath,
+  type Path,
+  prepareStep,
+  runMicrobatch,
+  type StageNode,
+  type StepTaken,
+  sumOf,
+} from './stage-node.ts';
+
+export interface DriverOptions {
+  readonly node: StageNode;
+  readonly self: NodeId;
+  /** G: microbatches of one step. */
+  readonly microbatches: number;
+  /** Microbatches under way at a time. */
+  readonly window: number;
+  readonly batch: (round: number, step: number, index: number) => Promise<Microbatch>;
+  /** A microbatch that no replica would take counts for nothing in its step. */
+  readonly onLost: (index: number, code: string) => void;
+}
+
+export interface Driver {
+  innerStep(
+    place: { readonly round: number; readonly step: number; readonly learningRate: number },
+    signal: AbortSignal,
+  ): Promise<Outcome<StepTaken>>;
+}
+
+export function createDriver(options: DriverOptions): Driver {
+  const { node, self, microbatches, window } = options;
+  let path: Path | undefined;
+  return {
+    innerStep: async ({ round, step, learningRate }, signal) => {
+      await node.compute.discard({ path: self });
+      path = openPath(node, { name: self, driver: self, round, step }, path);
+      const current = path;
+      await inWindow(microbatches, window, signal, async (index, running) => {
+        const microbatch = await options.batch(round, step, index);
+        const result = await runMicrobatch(node, current, microbatch, running);
+        if (!result.ok && !running.aborted) options.onLost(index, result.code);
+      });
+      if (signal.aborted) return reject('aborted');
+      if (current.losses.size === 0) return reject('nothing-trained');
+      return finishStep(node, current, learningRate, signal);
+    },
+  };
+}
+
+async function finishStep(
+  node: StageNode,
+  path: Path,
+  learningRate: number,
+  signal: AbortSignal,
+): Promise<Outcome<StepTaken>> {
+  const ids = [...path.losses.keys()].sort((a, b) => a - b);
+  const sums = await prepareStep(node, path, ids, signal);
+  if (!sums.ok) return sums;
+  return applyStep(node, path, { norm: Math.sqrt(sumOf(sums.value)), learningRate }, signal);
+}
+
+/** Starts tasks 0 to count − 1 in order, at most `window` at a time; when one throws, all end and so does this. */
+async function inWindow(
+  count: number,
+  window: number,
+  signal: AbortSignal,
+  task: (index: number, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const failed = new AbortController();
+  const running = AbortSignal.any([signal, failed.signal]);
+  let next = 0;
+  const worker = async () => {
+    while (next < count && !running.aborted) await task(next++, running);
+  };
+  const workers = Array.from({ length: Math.min(window, count) }, () =>
+    worker().catch((error: unknown) => {
+      failed.abort();
+      return error as Error;
+    }),
+  );
+  const error = (await Promise.all(workers)).find((result) => result !== undefined);
+  if (error) throw error;
+}

@@ -1,0 +1,216 @@
+/**
+ * What travels between the stages of a pipeline: requests and answers as a small canonical header and a body of raw
+ * rows. Decoding checks everything that follows from the bytes alone; shapes are given by whoever knows the model.
+ */
+import { z } from 'zod';
+import { bytesOf, concatBytes } from '../std/bytes.ts';
+import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { decodeRows, encodeRows, type RowCodec, rowBytes } from './row-codec.ts';
+
+const headerBytesMax = 4096;
+const counter = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const bytes = (most: number) => z.instanceof(Uint8Array).refine((value) => value.length <= most);
+
+/** What both ends know of a stage boundary. */
+export interface BoundaryShape {
+  /** Tokens of a microbatch. */
+  readonly tokens: number;
+  readonly width: number;
+  readonly vocabulary: number;
+  readonly codec: RowCodec;
+}
+
+/** Where in the network's training a message belongs. */
+export interface StepPlace {
+  readonly round: number;
+  /** Stage of the callee. */
+  readonly stage: number;
+  readonly step: number;
+}
+
+export interface TrainRequest extends StepPlace {
+  /** Number of the microbatch within the step. */
+  readonly index: number;
+  /** The Driver's signed claim, as it came. */
+  readonly claim: Uint8Array;
+  readonly labels: Int32Array;
+  readonly rows: Uint8Array;
+}
+
+/** [u32 length of the header][header][body…]: the body is not copied when decoded. */
+function frame(header: Canonical, ...body: readonly Uint8Array[]): Uint8Array {
+  const head = encodeCanonical(header);
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, head.length, true);
+  return concatBytes(length, head, ...body);
+}
+
+function unframe(message: Uint8Array): Outcome<{ readonly header: unknown; readonly body: Uint8Array }> {
+  if (message.length < 4) return reject('malformed');
+  const length = new DataView(message.buffer, message.byteOffset).getUint32(0, true);
+  if (length > headerBytesMax || 4 + length > message.length) return reject('malformed');
+  const header = decodeCanonical(message.subarray(4, 4 + length), headerBytesMax);
+  return header.ok ? accept({ header: header.value, body: message.subarray(4 + length) }) : header;
+}
+
+const trainHeader = z.tuple([counter, counter, counter, counter, bytes(512)]);
+
+/** `rows` are encoded by the boundary's codec already, so that sending them again costs nothing. */
+export function encodeTrainRequest(request: TrainRequest): Uint8Array {
+  const { round, stage, step, index, claim, labels, rows } = request;
+  return frame([round, stage, step, index, claim], bytesOf(labels), rows);
+}
+
+/** `malformed`, `wrong-length`, or `bad-label` for one outside the vocabulary. */
+export function decodeTrainRequest(message: Uint8Array, shape: BoundaryShape): Outcome<TrainRequest> {
+  const parts = unframe(message);
+  if (!parts.ok) return parts;
+  const parsed = trainHeader.safeParse(parts.value.header);
+  if (!parsed.success) return reject('malformed');
+  const labelBytes = 4 * shape.tokens;
+  const { body } = parts.value;
+  if (body.length !== labelBytes + rowBytes(shape.codec, shape.tokens * shape.width))
+    return reject('wrong-length');
+  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
+  if (labels.some((label) => label < 0 || label >= shape.vocabulary)) return reject('bad-label');
+  const [round, stage, step, index, claim] = parsed.data;
+  return accept({ round, stage, step, index, claim, labels, rows: body.subarray(labelBytes) });
+}
+
+/** What comes back: the microbatch's loss and dL/drows. */
+export interface TrainAnswer {
+  readonly loss: number;
+  readonly gradient: Float32Array;
+}
+
+const lossHeader = z.tuple([z.number().finite().min(0).max(1e6)]);
+
+export function encodeTrainAnswer(answer: TrainAnswer, codec: RowCodec): Uint8Array {
+  return frame([answer.loss], encodeRows(answer.gradient, codec));
+}
+
+/** `malformed`, `wrong-length`, `not-finite`. */
+export function decodeTrainAnswer(message: Uint8Array, shape: BoundaryShape): Outcome<TrainAnswer> {
+  const parts = unframe(message);
+  if (!parts.ok) return parts;
+  const parsed = lossHeader.safeParse(parts.value.header);
+  if (!parsed.success) return reject('malformed');
+  const gradient = decodeRows(parts.value.body, shape.codec, shape.tokens * shape.width);
+  return gradient.ok ? accept({ loss: parsed.data[0], gradient: gradient.value }) : gradient;
+}
+
+export interface EvaluateRequest {
+  readonly round: number;
+  readonly stage: number;
+  readonly labels: Int32Array;
+  readonly rows: Uint8Array;
+}
+
+const evaluateHeader = z.tuple([counter, counter]);
+
+export function encodeEvaluateRequest({ round, stage, labels, rows }: EvaluateRequest): Uint8Array {
+  return frame([round, stage], bytesOf(labels), rows);
+}
+
+/** As `decodeTrainRequest`. */
+export function decodeEvaluateRequest(message: Uint8Array, shape: BoundaryShape): Outcome<EvaluateRequest> {
+  const parts = unframe(message);
+  if (!parts.ok) return parts;
+  const parsed = evaluateHeader.safeParse(parts.value.header);
+  if (!parsed.success) return reject('malformed');
+  const labelBytes = 4 * shape.tokens;
+  const { body } = parts.value;
+  if (body.length !== labelBytes + rowBytes(shape.codec, shape.tokens * shape.width))
+    return reject('wrong-length');
+  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
+  if (labels.some((label) => label < 0 || label >= shape.vocabulary)) return reject('bad-label');
+  const [round, stage] = parsed.data;
+  return accept({ round, stage, labels, rows: body.subarray(labelBytes) });
+}
+
+export function encodeLoss(loss: number): Uint8Array {
+  return frame([loss]);
+}
+
+export function decodeLoss(message: Uint8Array): Outcome<number> {
+  const parts = unframe(message);
+  if (!parts.ok) return parts;
+  const parsed = lossHeader.safeParse(parts.value.header);
+  return parsed.success ? accept(parsed.data[0]) : reject('malformed');
+}
+
+/** The two passes that end an inner step. */
+export type StepRequest = StepPlace & {
+  readonly driver: string;
+} & (
+    | {
+        readonly pass: 'prepare';
+        /** Microbatches whose dL/dy the caller used, in the order of the step. */
+        readonly ids: readonly number[];
+      }
+    | {
+        readonly pass: 'apply';
+        /** L2 norm of the summed gradient of all stages. */
+        readonly norm: number;
+      }
+  );
+
+/** Microbatches of one step, at most. */
+export const microbatchesMax = 4096;
+const nodeId = z.string().regex(/^[0-9a-f]{64}$/);
+const prepareSchema = z.tuple([
+  z.literal('prepare'),
+  counter,
+  counter,
+  counter,
+  nodeId,
+  z.array(counter.max(microbatchesMax - 1)).max(microbatchesMax),
+]);
+const applySchema = z.tuple([
+  z.literal('apply'),
+  counter,
+  counter,
+  counter,
+  nodeId,
+  z.number().finite().min(0),
+]);
+
+/** Largest step message. */
+export const stepBytesMax = 64 * 1024;
+
+export function encodeStepRequest(request: StepRequest): Uint8Array {
+  const { pass, round, stage, step, driver } = request;
+  return encodeCanonical([pass, round, stage, step, driver, pass === 'prepare' ? request.ids : request.norm]);
+}
+
+export function decodeStepRequest(message: Uint8Array): Outcome<StepRequest> {
+  const decoded = decodeCanonical(message, stepBytesMax);
+  if (!decoded.ok) return decoded;
+  const prepare = prepareSchema.safeParse(decoded.value);
+  if (prepare.success) {
+    const [pass, round, stage, step, driver, ids] = prepare.data;
+    if (new Set(ids).size !== ids.length) return reject('malformed', 'a microbatch is named twice');
+    return accept({ pass, round, stage, step, driver, ids });
+  }
+  const apply = applySchema.safeParse(decoded.value);
+  if (!apply.success) return reject('malformed');
+  const [pass, round, stage, step, driver, norm] = apply.data;
+  return accept({ pass, round, stage, step, driver, norm });
+}
+
+/** Segments of all stages behind a boundary, at most. */
+const segmentsMax = 2048;
+const sumsSchema = z.array(z.number().finite().min(0)).max(segmentsMax);
+
+/** Σg² by segment, of the answering stage and all after it, in order. */
+export function encodeSums(sums: readonly number[]): Uint8Array {
+  return encodeCanonical([...sums]);
+}
+
+export function decodeSums(message: Uint8Array): Outcome<readonly number[]> {
+  const decoded = decodeCanonical(message, 10 * segmentsMax);
+  if (!decoded.ok) return decoded;
+  const parsed = sumsSchema.safeParse(decoded.value);
+  return parsed.success ? accept(parsed.data) : reject('malformed');
+}

@@ -1,0 +1,303 @@
+/**
+ * The caller's side of a stage boundary: which replica of the next stage a path uses, and what happens when it hangs.
+ * Exactly one replica's answer is used for each microbatch; it computes nothing.
+ */
+import { evaluateProtocol, type Protocol, stepProtocol, trainProtocol } from '../net/protocol.ts';
+import type { NodeId, Transport } from '../net/transport.ts';
+import { type Clock, sleep } from '../std/clock.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { readFrame } from './frames.ts';
+import { type LinkWatch, watchCall } from './link-watch.ts';
+import {
+  type BoundaryShape,
+  decodeLoss,
+  decodeSums,
+  decodeTrainAnswer,
+  encodeEvaluateRequest,
+  encodeStepRequest,
+  encodeTrainRequest,
+  type TrainAnswer,
+  type TrainRequest,
+} from './messages.ts';
+import type { NormGuard } from './norm-guard.ts';
+import type { Router } from './routing.ts';
+import { encodeRows } from './row-codec.ts';
+import { rootMeanSquare } from './row-norm.ts';
+
+/** A replica was given up for another one. */
+export interface Failover {
+  readonly stage: number;
+  readonly node: NodeId;
+  readonly code: string;
+  /** When the node given up was last heard of, and when another one first answered to the same request. */
+  readonly lastSignMs: number;
+  readonly acceptedMs: number;
+}
+
+export interface NextStageOptions {
+  /** Of the callees. */
+  readonly stage: number;
+  readonly shape: BoundaryShape;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly candidates: (stage: number) => readonly NodeId[];
+  readonly router: Router;
+  readonly links: LinkWatch;
+  /** Of the gradients that come back. */
+  readonly guard: NormGuard;
+  readonly onFailover: (event: Failover) => void;
+  /** No replica of the stage can be had (true), or one can again (false). */
+  readonly onStarving: (stage: number, starving: boolean) => void;
+  readonly onBytes?: (sent: number, received: number) => void;
+}
+
+/** What one path has with the next stage during a step. */
+export interface Passage {
+  readonly driver: NodeId;
+  readonly round: number;
+  readonly step: number;
+  /** The replica in use; kept from step to step. */
+  hop: NodeId | undefined;
+  /** Microbatches whose dL/dy was used: what was sent, and who has their gradients. */
+  readonly used: Map<number, { readonly message: Uint8Array; holder: NodeId }>;
+}
+
+export interface NextStage {
+  /** The passage of a new step, on the same replica as the one before while the round lasts. */
+  open(driver: NodeId, round: number, step: number, before?: Passage): Passage;
+  /** Retries elsewhere until an answer comes, a refusal is final, or the signal aborts (`aborted`). */
+  train(
+    passage: Passage,
+    call: Pick<TrainRequest, 'index' | 'claim' | 'labels'> & { readonly rows: Float32Array },
+    signal: AbortSignal,
+    moved?: () => void,
+  ): Promise<Outcome<TrainAnswer>>;
+  /** Σg² of this stage and those after it, over exactly these microbatches. */
+  prepare(passage: Passage, ids: readonly number[], signal: AbortSignal): Promise<Outcome<readonly number[]>>;
+  /** The answer of the replica that prepared; its step is lost with it when it dies now. */
+  apply(passage: Passage, norm: number, signal: AbortSignal): Promise<Outcome<void>>;
+  /** Mean loss of w_r over one batch. */
+  evaluate(
+    call: { readonly round: number; readonly labels: Int32Array; readonly rows: Float32Array },
+    signal: AbortSignal,
+  ): Promise<Outcome<number>>;
+}
+
+/** The replica is alive, and not for us now: another may be, and it costs this one nothing. */
+const temporary = new Set(['busy', 'wrong-round', 'round-over', 'refused', 'wrong-stage', 'stale-step']);
+/** Another replica would say the same: the fault is in what was sent. */
+const final = new Set(['wrong-batch', 'wrong-labels', 'bad-claim', 'bad-label', 'absurd-norm', 'not-finite']);
+
+const forgotten = new Set(['unknown-path', 'unknown-microbatch']);
+
+const backoffMsMin = 10;
+const backoffMsMax = 500;
+/** No progress of a callee that goes on sending frames, for this long, counts as hanging. */
+const progressMs = 20_000;
+
+export function createNextStage(options: NextStageOptions): NextStage {
+  const { stage, shape } = options;
+  return {
+    open: (driver, round, step, before) => ({
+      driver,
+      round,
+      step,
+      hop: before?.round === round ? before.hop : undefined,
+      used: new Map(),
+    }),
+    train: async (passage, call, signal, moved) => {
+      const { round, step } = passage;
+      const rows = encodeRows(call.rows, shape.codec);
+      const message = encodeTrainRequest({ ...call, round, stage, step, rows });
+      const answer = await untilAnswered(options, passage, signal, (node, accepted) =>
+        trainAt(options, node, message, signal, () => {
+          accepted();
+          moved?.();
+        }),
+      );
+      if (!answer.ok) return answer;
+      const { node, value } = answer.value;
+      passage.used.set(call.index, { message, holder: node });
+      return accept(value);
+    },
+    prepare: async (passage, ids, signal) => {
+      const { round, step, driver } = passage;
+      const message = encodeStepRequest({ pass: 'prepare', round, stage, step, driver, ids });
+      const answer = await untilAnswered(options, passage, signal, async (node) => {
+        const moved = await gather(options, passage, ids, node, signal);
+        if (!moved.ok) return moved;
+        const sums = await call(options, node, stepProtocol, message, signal);
+        if (sums.ok) return decodeSums(sums.value);
+        // It was started again since, and knows nothing of them any more.
+        if (forgotten.has(sums.code))
+          for (const one of passage.used.values()) if (one.holder === node) one.holder = '';
+        return sums;
+      });
+      return answer.ok ? accept(answer.value.value) : answer;
+    },
+    apply: async (passage, norm, signal) => {
+      const { round, step, driver, hop } = passage;
+      if (hop === undefined) return reject('not-prepared');
+      const message = encodeStepRequest({ pass: 'apply', round, stage, step, driver, norm });
+      const answer = await call(options, hop, stepProtocol, message, signal);
+      return answer.ok ? accept(undefined) : answer;
+    },
+    evaluate: async ({ round, labels, rows }, signal) => {
+      const passage: Passage = { driver: '', round, step: 0, hop: undefined, used: new Map() };
+      const encoded = encodeRows(rows, shape.codec);
+      const message = encodeEvaluateRequest({ round, stage, labels, rows: encoded });
+      const answer = await untilAnswered(options, passage, signal, async (node) => {
+        const loss = await call(options, node, evaluateProtocol, message, signal);
+        return loss.ok ? decodeLoss(loss.value) : loss;
+      });
+      return answer.ok ? accept(answer.value.value) : answer;
+    },
+  };
+}
+
+/** The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. */
+async function gather(
+  options: NextStageOptions,
+  passage: Passage,
+  ids: readonly number[],
+  node: NodeId,
+  signal: AbortSignal,
+): Promise<Outcome<void>> {
+  const missing = ids.map((id) => passage.used.get(id)).filter((one) => one && one.holder !== node);
+  const outcomes = await Promise.all(
+    missing.map(async (one) => {
+      const again = await trainAt(options, node, one!.message, signal);
+      if (again.ok) one!.holder = node;
+      return again;
+    }),
+  );
+  return outcomes.find((outcome) => !outcome.ok) ?? accept(undefined);
+}
+
+async function trainAt(
+  options: NextStageOptions,
+  node: NodeId,
+  message: Uint8Array,
+  signal: AbortSignal,
+  moved?: () => void,
+): Promise<Outcome<TrainAnswer>> {
+  const answer = await call(options, node, trainProtocol, message, signal, moved);
+  if (!answer.ok) return answer;
+  const decoded = decodeTrainAnswer(answer.value, options.shape);
+  const sound = decoded.ok ? options.guard.check(rootMeanSquare(decoded.value.gradient)) : decoded;
+  if (sound.ok) return decoded;
+  // What an honest replica never answers: it is not asked again for a while.
+  options.transport.penalize(node, sound.code);
+  return reject('unsound-answer', sound.code);
+}
+
+interface Answered<T> {
+  readonly node: NodeId;
+  readonly value: T;
+}
+
+/** Asks the path's replica, then others, then waits and asks again. */
+async function untilAnswered<T>(
+  options: NextStageOptions,
+  passage: Passage,
+  signal: AbortSignal,
+  ask: (node: NodeId, accepted: () => void) => Promise<Outcome<T>>,
+): Promise<Outcome<Answered<T>>> {
+  const { clock, router, stage } = options;
+  const tried = new Set<NodeId>();
+  let waitMs = backoffMsMin;
+  let starving = false;
+  let failed: { node: NodeId; code: string; lastSignMs: number } | undefined;
+  const accepted = () => {
+    if (failed) options.onFailover({ stage, ...failed, acceptedMs: clock.nowMs() });
+    failed = undefined;
+  };
+  while (!signal.aborted) {
+    const node = router.choose(options.candidates(stage), {
+      ...(passage.hop !== undefined && { sticky: passage.hop }),
+      exclude: tried,
+    });
+    if (node === undefined) {
+      if (!starving && options.candidates(stage).length === 0) {
+        starving = true;
+        options.onStarving(stage, true);
+      }
+      tried.clear();
+      await sleep(clock, waitMs, signal).catch(() => {});
+      waitMs = Math.min(2 * waitMs, backoffMsMax);
+      continue;
+    }
+    const answer = await ask(node, accepted);
+    if (answer.ok) {
+      accepted();
+      if (starving) options.onStarving(stage, false);
+      passage.hop = node;
+      return accept({ node, value: answer.value });
+    }
+    if (signal.aborted) break;
+    if (final.has(answer.code)) return answer;
+    tried.add(node);
+    if (temporary.has(answer.code)) continue;
+    router.penalise(node);
+    failed ??= { node, code: answer.code, lastSignMs: lastSign.get(answer) ?? clock.nowMs() };
+  }
+  return reject('aborted');
+}
+
+/** When the peer of a failed call was last heard of. */
+const lastSign = new WeakMap<object, number>();
+
+/** One call, given up when the callee falls silent. */
+async function call(
+  options: NextStageOptions,
+  node: NodeId,
+  protocol: Protocol,
+  message: Uint8Array,
+  signal: AbortSignal,
+  moved = () => {},
+): Promise<Outcome<Uint8Array>> {
+  const { clock, transport, links, router } = options;
+  const giveUp = new AbortController();
+  const onAbort = () => giveUp.abort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  const startedMs = clock.nowMs();
+  let heardMs = startedMs;
+  let firstMs: number | undefined;
+  let queueDepth = 0;
+  let progress = -1;
+  let dead: string | undefined;
+  const watch = watchCall({
+    clock,
+    silenceMs: links.silenceMs(node) + links.transferMs(node, message.length),
+    progressMs,
+    onDead: (code) => {
+      dead = code;
+      giveUp.abort();
+    },
+  });
+  const answer = await transport.request(node, protocol, message, giveUp.signal, (bytes) => {
+    const nowMs = clock.nowMs();
+    const frame = readFrame(bytes);
+    if (!frame) return;
+    if (firstMs === undefined) links.transfer(node, message.length, nowMs - startedMs);
+    else links.frame(node, nowMs - heardMs);
+    firstMs ??= nowMs;
+    heardMs = nowMs;
+    queueDepth = frame.queueDepth;
+    if (frame.progress !== progress) moved();
+    progress = frame.progress;
+    watch.frame(frame.progress);
+  });
+  watch.stop();
+  signal.removeEventListener('abort', onAbort);
+  const nowMs = clock.nowMs();
+  if (answer.ok) {
+    const latencyMs = (firstMs ?? nowMs) - startedMs;
+    router.observe(node, { serviceMs: nowMs - startedMs - latencyMs, latencyMs, queueDepth });
+    options.onBytes?.(message.length, answer.value.length);
+    return answer;
+  }
+  const failure = dead && !signal.aborted ? reject(dead) : answer;
+  lastSign.set(failure, heardMs);
+  return failure;
+}

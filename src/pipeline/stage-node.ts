@@ -1,0 +1,221 @@
+/**
+ * What one node does with the microbatches and steps of its stage, for itself as the Driver and for callers alike:
+ * forward, the next stage, backward; then exactly the committed gradients, and AdamW. It serves nothing.
+ */
+import type { NodeId } from '../net/transport.ts';
+import type { BackwardResult, PipelineStage, StageEntry } from '../optim/pipeline-stage.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { NextStage, Passage } from './next-stage.ts';
+import type { WeightsGate } from './weights-gate.ts';
+import type { WorkQueue } from './work-queue.ts';
+
+export interface StageNode {
+  readonly stage: number;
+  readonly compute: PipelineStage;
+  readonly queue: WorkQueue;
+  readonly gate: WeightsGate;
+  /** Undefined where the head is. */
+  readonly next: NextStage | undefined;
+  /** Largest global gradient norm of a step. */
+  readonly clip: number;
+}
+
+/** What one caller sends for one Driver: its gradients are summed apart from those of others. */
+export interface Path {
+  readonly name: string;
+  readonly driver: NodeId;
+  readonly round: number;
+  readonly step: number;
+  readonly passage: Passage | undefined;
+  /** Of the microbatches that went through here. */
+  readonly losses: Map<number, number>;
+  /** Set by the first pass of the step. */
+  prepared: { readonly ids: readonly number[]; readonly ownNorm: number } | undefined;
+}
+
+export function openPath(
+  node: StageNode,
+  place: Pick<Path, 'name' | 'driver' | 'round' | 'step'>,
+  before?: Path,
+): Path {
+  const { driver, round, step } = place;
+  const passage = node.next?.open(driver, round, step, before?.passage);
+  return { ...place, passage, losses: new Map(), prepared: undefined };
+}
+
+export interface Microbatch {
+  readonly index: number;
+  readonly entry: StageEntry;
+  readonly labels: Int32Array;
+  /** The Driver's, encoded. */
+  readonly claim: Uint8Array;
+}
+
+export interface MicrobatchResult {
+  readonly loss: number;
+  /** dL/dx; null with the embedding. */
+  readonly inputGradient: Float32Array | null;
+}
+
+/** forward → next stage → backward. What it cannot finish leaves nothing behind in the path's sum. */
+export async function runMicrobatch(
+  node: StageNode,
+  path: Path,
+  microbatch: Microbatch,
+  signal: AbortSignal,
+  moved: () => void = () => {},
+): Promise<Outcome<MicrobatchResult>> {
+  const name = { path: path.name, id: String(microbatch.index) };
+  const leave = await node.gate.enter();
+  try {
+    const result = await (node.next
+      ? throughNext(node, node.next, path, microbatch, signal, moved)
+      : atHead(node, name, microbatch, signal));
+    if (result.ok && !signal.aborted) {
+      path.losses.set(microbatch.index, result.value.loss);
+      return result;
+    }
+    await node.compute.discard({ path: path.name, ids: [name.id] }).catch(() => {});
+    return signal.aborted ? reject('aborted') : result;
+  } finally {
+    leave();
+  }
+}
+
+async function atHead(
+  node: StageNode,
+  name: { path: string; id: string },
+  { entry, labels }: Microbatch,
+  signal: AbortSignal,
+): Promise<Outcome<MicrobatchResult>> {
+  const done = await queued(
+    node,
+    'backward',
+    () => node.compute.backward({ ...name, entry, target: labels }),
+    signal,
+  );
+  return done.ok ? complete(done.value, done.value.loss) : done;
+}
+
+async function throughNext(
+  node: StageNode,
+  next: NextStage,
+  path: Path,
+  { index, entry, labels, claim }: Microbatch,
+  signal: AbortSignal,
+  moved: () => void,
+): Promise<Outcome<MicrobatchResult>> {
+  const name = { path: path.name, id: String(index) };
+  const rows = await queued(node, 'forward', () => node.compute.forward({ ...name, entry }), signal);
+  if (!rows.ok) return rows;
+  moved();
+  const answer = await next.train(path.passage!, { index, claim, labels, rows: rows.value }, signal, moved);
+  if (!answer.ok) return answer;
+  moved();
+  const { gradient, loss } = answer.value;
+  const done = await queued(
+    node,
+    'backward',
+    () => node.compute.backward({ ...name, target: gradient }),
+    signal,
+  );
+  return done.ok ? complete(done.value, loss) : done;
+}
+
+function complete(result: BackwardResult, loss: number | null): Outcome<MicrobatchResult> {
+  return loss === null ? reject('no-loss') : accept({ loss, inputGradient: result.inputGradient });
+}
+
+async function queued<T>(
+  node: StageNode,
+  kind: 'forward' | 'backward',
+  task: () => Promise<Outcome<T>>,
+  signal: AbortSignal,
+): Promise<Outcome<T>> {
+  const outcome = await node.queue.run(kind, task, signal);
+  return outcome.ok ? outcome.value : outcome;
+}
+
+/** First pass of a step: Σg² over exactly these microbatches, by segment, of this stage and those after it. */
+export async function prepareStep(
+  node: StageNode,
+  path: Path,
+  ids: readonly number[],
+  signal: AbortSignal,
+): Promise<Outcome<readonly number[]>> {
+  const [own, rest] = await Promise.all([
+    queued(
+      node,
+      'backward',
+      () => node.compute.prepareStep({ path: path.name, ids: ids.map(String) }),
+      signal,
+    ),
+    node.next ? node.next.prepare(path.passage!, ids, signal) : accept<readonly number[]>([]),
+  ]);
+  if (!own.ok) return own;
+  if (!rest.ok) return rest;
+  path.prepared = { ids, ownNorm: Math.sqrt(sumOf(own.value)) };
+  return accept([...own.value, ...rest.value]);
+}
+
+export function sumOf(sums: readonly number[]): number {
+  return sums.reduce((total, value) => total + value, 0);
+}
+
+/** An optimizer step of this stage. */
+export interface StepTaken {
+  readonly driver: NodeId;
+  readonly round: number;
+  readonly step: number;
+  /** Mean cross-entropy per token over the microbatches that count. */
+  readonly loss: number;
+  /** Of their mean gradient, all stages together, before clipping. */
+  readonly gradientNorm: number;
+  readonly microbatches: number;
+  /** Why the stages after this one did not take the step, if they did not: it is lost there. */
+  readonly lost: string | null;
+}
+
+/** No honest norm is smaller than that of one of its parts; rounding aside. */
+const normSlack = 1 + 1e-6;
+
+/**
+ * Second pass: AdamW at this stage and, at the same time, at those after it. `norm` is that of the gradient summed over
+ * all stages. A Driver can only make the step smaller than the clipped one, never larger. `not-prepared`, `bad-norm`.
+ */
+export async function applyStep(
+  node: StageNode,
+  path: Path,
+  { norm, learningRate }: { readonly norm: number; readonly learningRate: number },
+  signal: AbortSignal,
+): Promise<Outcome<StepTaken>> {
+  const { prepared } = path;
+  if (!prepared) return reject('not-prepared');
+  if (norm * normSlack < prepared.ownNorm) return reject('bad-norm');
+  path.prepared = undefined;
+  const { ids } = prepared;
+  const gradientScale = gradientScaleOf(norm, ids.length, node.clip);
+  const [own, rest] = await Promise.all([
+    node.gate.alone(() => node.compute.applyStep({ path: path.name, learningRate, gradientScale })),
+    node.next ? node.next.apply(path.passage!, norm, signal) : accept(undefined),
+  ]);
+  if (!own.ok) return own;
+  const loss = ids.reduce((sum, id) => sum + (path.losses.get(id) ?? 0), 0) / ids.length;
+  const { driver, round, step } = path;
+  const lost = rest.ok ? null : rest.code;
+  return accept({
+    driver,
+    round,
+    step,
+    loss,
+    gradientNorm: norm / ids.length,
+    microbatches: ids.length,
+    lost,
+  });
+}
+
+/** What turns a sum of `count` microbatch gradients of this norm into their clipped mean. */
+export function gradientScaleOf(norm: number, count: number, clip: number): number {
+  const meanNorm = norm / count;
+  return (meanNorm > clip ? clip / meanNorm : 1) / count;
+}

@@ -1,0 +1,264 @@
+/**
+ * Serves a stage to the stages before it: microbatches, the two passes of a step, held-out batches. Everything that
+ * comes is checked here, in order: size, schema, place, claim, rows. It decides nothing about routes.
+ */
+import { evaluateProtocol, stepProtocol, trainProtocol } from '../net/protocol.ts';
+import type { NodeId, RequestHandler, Transport } from '../net/transport.ts';
+import type { Clock } from '../std/clock.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { sendFrames } from './frames.ts';
+import {
+  type BoundaryShape,
+  decodeEvaluateRequest,
+  decodeStepRequest,
+  decodeTrainRequest,
+  encodeLoss,
+  encodeSums,
+  encodeTrainAnswer,
+  type StepPlace,
+  type StepRequest,
+  type TrainRequest,
+} from './messages.ts';
+import type { NormGuard } from './norm-guard.ts';
+import { decodeRows } from './row-codec.ts';
+import { rootMeanSquare } from './row-norm.ts';
+import {
+  applyStep,
+  openPath,
+  type Path,
+  prepareStep,
+  runMicrobatch,
+  type StageNode,
+  type StepTaken,
+} from './stage-node.ts';
+
+export interface StageServerOptions {
+  readonly node: StageNode;
+  /** The first stage serves nobody. */
+  readonly shape: BoundaryShape;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  /** Of the rows that come. */
+  readonly guard: NormGuard;
+  /** Whether this node trains in the round now; else why not: `wrong-round`, `round-over`. */
+  readonly admits: (round: number) => Outcome<void>;
+  readonly learningRate: (round: number, step: number) => number;
+  /** The Driver whose claim it is, once checked: `bad-claim`, `wrong-batch`, `wrong-labels`, `convicted`. */
+  readonly checkClaim: (request: TrainRequest) => Promise<Outcome<NodeId>>;
+  /** A step was taken for a Driver. */
+  readonly onStep: (step: StepTaken) => void;
+}
+
+export interface StageServer {
+  /** Ends all paths: the round is over here. */
+  reset(): Promise<void>;
+  /** Drivers served in this round, with the last step taken for each (−1: none yet) and when it was heard of. */
+  drivers(): ReadonlyMap<NodeId, { readonly step: number; readonly heardMs: number }>;
+  close(): void;
+}
+
+/** Callers and Drivers served at a time. */
+const pathsMax = 8;
+
+interface Serving {
+  readonly options: StageServerOptions;
+  readonly paths: Map<string, Path>;
+  readonly running: Map<string, { readonly cancel: () => void; readonly done: Promise<unknown> }>;
+  readonly drivers: Map<NodeId, { step: number; heardMs: number }>;
+}
+
+export function serveStage(options: StageServerOptions): StageServer {
+  const { transport } = options;
+  const serving: Serving = { options, paths: new Map(), running: new Map(), drivers: new Map() };
+  const stops = [
+    transport.handle(trainProtocol, withFrames(serving, train)),
+    transport.handle(stepProtocol, withFrames(serving, step)),
+    transport.handle(evaluateProtocol, withFrames(serving, evaluate)),
+  ];
+  return {
+    reset: async () => {
+      for (const { cancel } of serving.running.values()) cancel();
+      await Promise.all([...serving.running.values()].map(({ done }) => done));
+      for (const name of serving.paths.keys()) await options.node.compute.discard({ path: name });
+      serving.paths.clear();
+      serving.drivers.clear();
+    },
+    drivers: () => serving.drivers,
+    close: () => {
+      for (const stop of stops) stop();
+      for (const { cancel } of serving.running.values()) cancel();
+    },
+  };
+}
+
+interface Call {
+  readonly from: NodeId;
+  readonly message: Uint8Array;
+  readonly signal: AbortSignal;
+  readonly moved: () => void;
+}
+
+/** Says every so often that work goes on, from the first byte understood to the answer. */
+function withFrames(
+  serving: Serving,
+  answer: (serving: Serving, call: Call) => Promise<Outcome<Uint8Array>>,
+): RequestHandler {
+  const { clock, node } = serving.options;
+  return async (from, message, signal, progress) => {
+    const { depth } = node.queue.stats();
+    const queueDepth = () => depth.decode + depth.backward + depth.forward;
+    const frames = sendFrames({ clock, send: progress, queueDepth });
+    try {
+      return await answer(serving, { from, message, signal, moved: frames.moved });
+    } finally {
+      frames.stop();
+    }
+  };
+}
+
+async function train(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> {
+  const { node, shape, guard, checkClaim, transport } = serving.options;
+  const decoded = decodeTrainRequest(call.message, shape);
+  if (!decoded.ok) return blame(transport, call.from, decoded);
+  const request = decoded.value;
+  const admitted = admit(serving, request);
+  if (!admitted.ok) return admitted;
+  const driver = await checkClaim(request);
+  if (!driver.ok) return driver;
+  const rows = decodeRows(request.rows, shape.codec, shape.tokens * shape.width);
+  if (!rows.ok) return blame(transport, call.from, rows);
+  const normal = guard.check(rootMeanSquare(rows.value));
+  if (!normal.ok) return blame(transport, call.from, normal);
+  const path = await pathFor(serving, call.from, driver.value, request);
+  if (!path.ok) return path;
+  const { index, labels, claim } = request;
+  const microbatch = { index, labels, claim, entry: rows.value };
+  const result = await superseding(serving, `${path.value.name}/${index}`, call.signal, async (signal) => {
+    await node.compute.discard({ path: path.value.name, ids: [String(index)] });
+    return runMicrobatch(node, path.value, microbatch, signal, call.moved);
+  });
+  if (!result.ok) return result;
+  const { loss, inputGradient } = result.value;
+  return inputGradient
+    ? accept(encodeTrainAnswer({ loss, gradient: inputGradient }, shape.codec))
+    : reject('wrong-stage');
+}
+
+function blame<T>(transport: Transport, from: NodeId, refused: Outcome<T>): Outcome<never> {
+  if (refused.ok) throw new Error('nobody is to blame');
+  transport.penalize(from, refused.code);
+  return refused;
+}
+
+function admit({ options }: Serving, place: Pick<StepPlace, 'round' | 'stage'>): Outcome<void> {
+  return place.stage === options.node.stage ? options.admits(place.round) : reject('wrong-stage');
+}
+
+/** The path of this caller and Driver at this step; what was left of earlier steps is forgotten. */
+async function pathFor(
+  serving: Serving,
+  from: NodeId,
+  driver: NodeId,
+  { round, step }: StepPlace,
+): Promise<Outcome<Path>> {
+  const { node, clock } = serving.options;
+  const name = `${from}/${driver}`;
+  const known = serving.paths.get(name);
+  const heard = serving.drivers.get(driver);
+  serving.drivers.set(driver, { step: heard?.step ?? -1, heardMs: clock.nowMs() });
+  if (known?.round === round && known.step === step) return accept(known);
+  if (known && known.round === round && known.step > step) return reject('stale-step');
+  if (!known && serving.paths.size >= pathsMax) return reject('busy');
+  const opened = openPath(node, { name, driver, round, step }, known);
+  serving.paths.set(name, opened);
+  if (known) await node.compute.discard({ path: name });
+  return accept(opened);
+}
+
+/** Runs a microbatch under its name; one that comes again (its caller gave up, and came back) replaces the first. */
+async function superseding<T>(
+  serving: Serving,
+  name: string,
+  signal: AbortSignal,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  for (let before = serving.running.get(name); before; before = serving.running.get(name)) {
+    before.cancel();
+    await before.done;
+  }
+  const controller = new AbortController();
+  const cancel = () => controller.abort();
+  if (signal.aborted) cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  const done = run(controller.signal);
+  serving.running.set(name, { cancel, done: done.catch(() => {}) });
+  try {
+    return await done;
+  } finally {
+    serving.running.delete(name);
+    signal.removeEventListener('abort', cancel);
+  }
+}
+
+async function step(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> {
+  const { transport } = serving.options;
+  const decoded = decodeStepRequest(call.message);
+  if (!decoded.ok) return blame(transport, call.from, decoded);
+  const request = decoded.value;
+  const admitted = admit(serving, request);
+  if (!admitted.ok) return admitted;
+  const path = serving.paths.get(`${call.from}/${request.driver}`);
+  if (path?.round !== request.round || path.step !== request.step) return reject('unknown-path');
+  return takePass(serving, path, request, call.signal);
+}
+
+async function takePass(
+  serving: Serving,
+  path: Path,
+  request: StepRequest,
+  signal: AbortSignal,
+): Promise<Outcome<Uint8Array>> {
+  const { node, learningRate, onStep, clock } = serving.options;
+  if (request.pass === 'prepare') {
+    const sums = await prepareStep(node, path, request.ids, signal);
+    return sums.ok ? accept(encodeSums(sums.value)) : sums;
+  }
+  const { round, step, norm, driver } = request;
+  const applied = await applyStep(node, path, { norm, learningRate: learningRate(round, step) }, signal);
+  if (!applied.ok) return applied;
+  serving.drivers.set(driver, { step, heardMs: clock.nowMs() });
+  onStep(applied.value);
+  return accept(new Uint8Array(0));
+}
+
+async function evaluate(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> {
+  const { node, shape, transport } = serving.options;
+  const decoded = decodeEvaluateRequest(call.message, shape);
+  if (!decoded.ok) return blame(transport, call.from, decoded);
+  const { round, labels } = decoded.value;
+  if (decoded.value.stage !== node.stage) return reject('wrong-stage');
+  const admitted = serving.options.admits(round);
+  if (!admitted.ok && admitted.code !== 'round-over') return admitted;
+  const rows = decodeRows(decoded.value.rows, shape.codec, shape.tokens * shape.width);
+  if (!rows.ok) return blame(transport, call.from, rows);
+  const loss = await evaluateStage(node, { round, labels, entry: rows.value }, call.signal);
+  return loss.ok ? accept(encodeLoss(loss.value)) : loss;
+}
+
+/** Mean loss of w_r over one batch, through this stage and those after it. */
+export async function evaluateStage(
+  node: StageNode,
+  batch: {
+    readonly round: number;
+    readonly entry: Int32Array | Float32Array;
+    readonly labels: Int32Array;
+  },
+  signal: AbortSignal,
+): Promise<Outcome<number>> {
+  const { compute, queue, next } = node;
+  if (!next) return queue.run('forward', () => compute.evaluateLoss(batch.entry, batch.labels), signal);
+  const rows = await queue.run('forward', () => compute.evaluateRows(batch.entry), signal);
+  return rows.ok
+    ? next.evaluate({ round: batch.round, labels: batch.labels, rows: rows.value }, signal)
+    : rows;
+}
