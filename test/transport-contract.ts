@@ -10,6 +10,7 @@ import type { NodeId, Transport } from '../src/net/transport.ts';
 import { toHex } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
 import { accept, type Outcome, reject } from '../src/std/outcome.ts';
+import { testCalls } from './transport-contract-calls.ts';
 
 export interface TransportCluster {
   /** Connected to each other. After a restart the node's new transport is in its place. */
@@ -75,6 +76,7 @@ export function testTransport(name: string, startCluster: StartCluster): void {
   describe(`${name}: topics`, () => testTopics(startCluster));
   describe(`${name}: requests`, () => testRequests(startCluster));
   describe(`${name}: limits`, () => testLimits(startCluster));
+  describe(`${name}: long calls`, () => testCalls(name, startCluster, protocol));
   describe(`${name}: peers that come and go`, () => testPeers(startCluster));
 }
 

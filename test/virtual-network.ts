@@ -1,10 +1,11 @@
 /** Nodes joined by the in-memory hub in virtual time, with blobs small enough to make by hand: for protocol tests. */
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
 import { type Announcement, announce } from '../src/diloco/announcement.ts';
-import { checkBlob, createBlob, headerBytes } from '../src/diloco/compression/blob.ts';
+import { type BlobShape, checkBlob, createBlob, headerBytes } from '../src/diloco/compression/blob.ts';
 import type { Contribution, StageReplica } from '../src/diloco/replica.ts';
 import type { KeyPair } from '../src/identity/keys.ts';
-import { createMemoryHub, type LinkVerdict, type MemoryHub } from '../src/net/memory-transport.ts';
+import type { LinkVerdict } from '../src/net/memory-link.ts';
+import { createMemoryHub, type MemoryHub } from '../src/net/memory-transport.ts';
 import type { Transport } from '../src/net/transport.ts';
 import { bytesOf, utf8 } from '../src/std/bytes.ts';
 import { type HashHex, sha256, sha256Hex } from '../src/std/hash.ts';
@@ -13,7 +14,9 @@ import { seededRandom } from '../src/std/random.ts';
 import { testKeys } from './consensus-group.ts';
 
 export const networkId = sha256(utf8('a network for tests'));
-export const shape = { codec: 'f32', length: 4096 } as const;
+export const shape: BlobShape = { codec: 'f32', length: 4096 };
+/** Of a network of two stages: the second holds more. */
+export const shapes: readonly BlobShape[] = [shape, { codec: 'f32', length: 8192 }];
 
 export interface VirtualNetwork {
   readonly clock: VirtualClock;
@@ -48,9 +51,9 @@ export function createVirtualNetwork(count: number): VirtualNetwork {
 }
 
 /** The f32 blob of a vector of `value`, whatever it is: a hostile node's encoder refuses nothing. */
-export function blobOf(value: number): Contribution {
-  const blob = createBlob(shape.codec, shape.length);
-  blob.set(bytesOf(new Float32Array(shape.length).fill(value)), headerBytes);
+export function blobOf(value: number, { codec, length } = shape): Contribution {
+  const blob = createBlob(codec, length);
+  blob.set(bytesOf(new Float32Array(length).fill(value)), headerBytes);
   return named(blob);
 }
 
@@ -60,6 +63,7 @@ export function named(blob: Uint8Array): Contribution {
 
 interface AnnouncedAs {
   readonly round?: number;
+  readonly stage?: number;
   readonly base?: HashHex;
   readonly batches?: number;
   readonly blobBytes?: number;
@@ -72,12 +76,12 @@ export function announced(
   { blob, blobHash }: Contribution,
   as: AnnouncedAs = {},
 ): Announcement {
-  const { round = 0, base = testBase, batches = 4, blobBytes = blob.length } = as;
-  return announce(networkId, { round, base, blobHash, blobBytes, batches }, key);
+  const { round = 0, stage = 0, base = testBase, batches = 4, blobBytes = blob.length } = as;
+  return announce(networkId, { round, stage, base, blobHash, blobBytes, batches }, key);
 }
 
 /** A replica of which only the screening is asked, and that is the real one. */
 export const screeningReplica = {
-  screen: async (blob: Uint8Array, blobHash: HashHex) =>
-    sha256Hex(blob) === blobHash ? checkBlob(blob, shape) : reject('hash-mismatch'),
+  screen: async (blob: Uint8Array, blobHash: HashHex, length = shape.length) =>
+    sha256Hex(blob) === blobHash ? checkBlob(blob, { ...shape, length }) : reject('hash-mismatch'),
 } as StageReplica;

@@ -136,16 +136,16 @@ function twoContributions(
 /** Announced to all, given to some: a new choice every so often. */
 function withholding(env: NodeEnv): Answer {
   const chosen = new Map<string, boolean>();
-  return (honest) => async (from, body, signal) => {
+  return (honest) => async (from, body, signal, progress) => {
     const key = `${from} ${toHex(body)}`;
     if (!chosen.has(key)) chosen.set(key, chance(env.random, 0.5));
-    return chosen.get(key) ? honest(from, body, signal) : reject('unknown-blob');
+    return chosen.get(key) ? honest(from, body, signal, progress) : reject('unknown-blob');
   };
 }
 
 function truncating(env: NodeEnv): Answer {
-  return (honest) => async (from, body, signal) => {
-    const answer = await honest(from, body, signal);
+  return (honest) => async (from, body, signal, progress) => {
+    const answer = await honest(from, body, signal, progress);
     if (!answer.ok || !chance(env.random, 0.3)) return answer;
     return accept(answer.value.subarray(0, Math.floor(answer.value.length / 2)));
   };
@@ -153,10 +153,10 @@ function truncating(env: NodeEnv): Answer {
 
 /** Silent in the middle of a transfer, for a while or for ever. */
 function stalling(env: NodeEnv): Answer {
-  return (honest) => async (from, body, signal) => {
+  return (honest) => async (from, body, signal, progress) => {
     if (chance(env.random, 0.4)) await new Promise(() => {});
     await sleep(env.clock, between(env.random, 100, 20_000));
-    return honest(from, body, signal);
+    return honest(from, body, signal, progress);
   };
 }
 
@@ -207,15 +207,15 @@ function lying(world: DilocoWorld, env: NodeEnv, sides: Enemies['sides']): Trans
   };
   const newest = () => Math.max(0, ...[...world.peers.values()].map((peer: Peer) => peer.position.round));
   const served = serving(env.transport, {
-    [stateProtocol.id]: (honest) => async (from, body, signal) => {
-      const answer = await honest(from, body, signal);
+    [stateProtocol.id]: (honest) => async (from, body, signal, progress) => {
+      const answer = await honest(from, body, signal, progress);
       if (!answer.ok) return answer;
       const bytes = answer.value.slice();
       bytes[env.random.uint32() % bytes.length]! ^= 1;
       return accept(bytes);
     },
-    [statusProtocol.id]: (honest) => async (from, body, signal) => {
-      if (chance(env.random, 0.2)) return honest(from, body, signal);
+    [statusProtocol.id]: (honest) => async (from, body, signal, progress) => {
+      if (chance(env.random, 0.2)) return honest(from, body, signal, progress);
       const rounds = [newest(), newest() + 1 + (env.random.uint32() % 5)];
       const statements = rounds.map((round) =>
         statementFields(makeStatement(networkId, round, toHex(sha256(utf8(`lie ${lies++}`))), env.key)),

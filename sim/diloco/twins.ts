@@ -38,9 +38,9 @@ export function splitTransport(
   const dispatch = (protocol: Protocol) => {
     if (dispatched.has(protocol.id)) return;
     dispatched.add(protocol.id);
-    whole.handle(protocol, async (from, body, signal) => {
+    whole.handle(protocol, async (from, body, signal, progress) => {
       const handler = halves[sideOf(from)]?.handlers.get(protocol.id);
-      return handler ? handler(from, body, signal) : reject('failed');
+      return handler ? handler(from, body, signal, progress) : reject('failed');
     });
   };
 
@@ -64,12 +64,12 @@ export function splitTransport(
           isNear(from) ? handler(from, message) : undefined,
         );
       },
-      async request(peer, protocol, body, signal) {
-        if (isNear(peer)) return whole.request(peer, protocol, body, signal);
+      async request(peer, protocol, body, signal, onFrame) {
+        if (isNear(peer)) return whole.request(peer, protocol, body, signal, onFrame);
         await sleep(env.clock, channelMs);
         const handler = channel[i]!.get(peer)?.handlers.get(protocol.id);
         return handler
-          ? handler(whole.self, body, signal ?? new AbortController().signal)
+          ? handler(whole.self, body, signal ?? new AbortController().signal, onFrame ?? (() => {}))
           : reject('unreachable');
       },
       handle(protocol, handler) {

@@ -1,41 +1,36 @@
 /**
- * Frames of a request stream: a length, the exchange they belong to, a kind, a body. Many exchanges share one
- * stream, so the end of a message is known by its length and never by the end of the stream. The reader takes bytes
- * in any pieces and is bounded while it reads; it does not know streams.
+ * Frames of a request stream: a length, a kind, a body. A stream is kept open and carries one call after another, so
+ * the end of a message is known by its length and never by the end of the stream. The reader takes bytes in any
+ * pieces and asks before it keeps a body; it does not know streams.
  *
- * Layout: u32 length of what follows · u32 exchange · u8 kind · body, big-endian.
+ * Layout: u32 length of what follows · u8 kind · body, big-endian.
  */
 import { concatBytes, utf8 } from '../std/bytes.ts';
 import { type Rejection, reject } from '../std/outcome.ts';
 
-export type FrameKind = 'request' | 'response' | 'rejection' | 'cancel';
+export type FrameKind = 'request' | 'response' | 'rejection' | 'progress';
 
 export interface Frame {
-  readonly exchange: number;
   readonly kind: FrameKind;
   readonly body: Uint8Array;
 }
 
-export const frameHeaderBytes = 9;
+export const frameHeaderBytes = 5;
 /** A rejection's code and detail, together. */
 export const rejectionBytesMax = 512;
 
-const kinds: readonly FrameKind[] = ['request', 'response', 'rejection', 'cancel'];
-/** The body's buffer grows with what has arrived, not with what was announced. */
-const firstAllocationBytes = 64 * 1024;
+const kinds: readonly FrameKind[] = ['request', 'response', 'rejection', 'progress'];
 
-/** The nine bytes before a body of `bodyBytes`. */
-export function frameHeader(exchange: number, kind: FrameKind, bodyBytes: number): Uint8Array {
+/** The five bytes before a body of `bodyBytes`. */
+export function frameHeader(kind: FrameKind, bodyBytes: number): Uint8Array {
   const header = new Uint8Array(frameHeaderBytes);
-  const view = new DataView(header.buffer);
-  view.setUint32(0, bodyBytes + frameHeaderBytes - 4);
-  view.setUint32(4, exchange);
-  header[8] = kinds.indexOf(kind);
+  new DataView(header.buffer).setUint32(0, bodyBytes + frameHeaderBytes - 4);
+  header[4] = kinds.indexOf(kind);
   return header;
 }
 
 export function encodeFrame(frame: Frame): Uint8Array {
-  return concatBytes(frameHeader(frame.exchange, frame.kind, frame.body.length), frame.body);
+  return concatBytes(frameHeader(frame.kind, frame.body.length), frame.body);
 }
 
 /** `code`, or `code detail`; the detail is cut where the whole would be too long. */
@@ -57,52 +52,50 @@ export function decodeRejection(body: Uint8Array): Rejection {
   return reject(code, space < 0 ? '' : text.slice(space + 1));
 }
 
+/** What becomes of a frame whose header has come: kept, read and forgotten, or the end of its stream. */
+export type Admission = 'take' | 'skip' | Rejection;
+
 export interface FrameReader {
   /**
-   * Takes the next bytes and hands on every frame they complete. A rejection (`too-large`, `malformed`) is final:
-   * the stream must be given up, since nobody knows where the next frame begins.
+   * Takes the next bytes and hands on every frame they complete. A rejection is final: the stream must be given up,
+   * since nobody knows where the next frame begins.
    */
   push(bytes: Uint8Array): Rejection | null;
   /** Whether a frame has begun and not ended. */
   isInside(): boolean;
 }
 
-/** `bodyBytesMax` is asked as soon as a header is read, before its body is kept. */
+/** `admit` is asked as soon as a header is read, before anything is set aside for the body. */
 export function createFrameReader(
-  bodyBytesMax: (kind: FrameKind) => number,
+  admit: (kind: FrameKind, bodyBytes: number) => Admission,
   onFrame: (frame: Frame) => void,
 ): FrameReader {
   const header = new Uint8Array(frameHeaderBytes);
   let headerFilled = 0;
   let kind: FrameKind = 'request';
   let bodyBytes = 0;
-  let body = new Uint8Array(0);
+  /** Null while a body is skipped. */
+  let body: Uint8Array | null = null;
   let bodyFilled = 0;
   let failure: Rejection | null = null;
 
   function readHeader(): Rejection | null {
-    const view = new DataView(header.buffer);
-    const length = view.getUint32(0);
-    const known = kinds[header[8]!];
+    const length = new DataView(header.buffer).getUint32(0);
+    const known = kinds[header[4]!];
     if (known === undefined || length < frameHeaderBytes - 4) return reject('malformed', 'not a frame');
     kind = known;
     bodyBytes = length - (frameHeaderBytes - 4);
-    const bytesMax = bodyBytesMax(kind);
-    if (bodyBytes > bytesMax)
-      return reject('too-large', `${kind} of ${bodyBytes} bytes, at most ${bytesMax}`);
-    body = new Uint8Array(Math.min(bodyBytes, firstAllocationBytes));
     bodyFilled = 0;
+    const admission = admit(kind, bodyBytes);
+    if (typeof admission === 'object') return admission;
+    // Memory that nothing has been written to yet costs nothing, so a large body needs no growing, and no copies.
+    body = admission === 'take' ? new Uint8Array(bodyBytes) : null;
     return null;
   }
 
   function takeBody(bytes: Uint8Array): number {
     const taken = Math.min(bytes.length, bodyBytes - bodyFilled);
-    if (bodyFilled + taken > body.length) {
-      const grown = new Uint8Array(Math.min(bodyBytes, Math.max(2 * body.length, bodyFilled + taken)));
-      grown.set(body.subarray(0, bodyFilled));
-      body = grown;
-    }
-    body.set(bytes.subarray(0, taken), bodyFilled);
+    body?.set(bytes.subarray(0, taken), bodyFilled);
     bodyFilled += taken;
     return taken;
   }
@@ -123,10 +116,10 @@ export function createFrameReader(
         }
         offset += takeBody(bytes.subarray(offset));
         if (bodyFilled < bodyBytes) break;
-        const frame: Frame = { exchange: new DataView(header.buffer).getUint32(4), kind, body };
+        const whole = body;
         headerFilled = 0;
-        body = new Uint8Array(0);
-        onFrame(frame);
+        body = null;
+        if (whole) onFrame({ kind, body: whole });
         if (offset >= bytes.length) break;
       }
       return failure;

@@ -9,6 +9,8 @@ export interface Protocol {
   readonly timeoutMs: number;
   /** Longest silence in the middle of a transfer. */
   readonly idleTimeoutMs: number;
+  /** Longest progress frame that a handler may send before its answer; without it there are none. */
+  readonly frameBytesMax?: number;
   /** Requests one peer may start per minute. */
   readonly requestsPerMinuteMax: number;
 }
@@ -64,4 +66,40 @@ export const shardProtocol: Protocol = {
   timeoutMs: 20_000,
   idleTimeoutMs: 5_000,
   requestsPerMinuteMax: 6_000,
+};
+
+/** Rows of one microbatch at a stage's boundary and what goes with them: 64 MiB and a header. */
+const rowBytesMax = 64 * MiB + 8 * KiB;
+const frameBytesMax = 256;
+
+/** One microbatch through this stage and all after it, forward and backward. */
+export const trainProtocol: Protocol = {
+  id: '/neuroshard/train/1',
+  requestBytesMax: rowBytesMax,
+  responseBytesMax: rowBytesMax,
+  timeoutMs: 120_000,
+  idleTimeoutMs: 30_000,
+  requestsPerMinuteMax: 60_000,
+  frameBytesMax,
+};
+
+/** The two passes of an optimizer step along a path. */
+export const stepProtocol: Protocol = {
+  id: '/neuroshard/step/1',
+  requestBytesMax: 256 * KiB,
+  responseBytesMax: 256 * KiB,
+  timeoutMs: 60_000,
+  idleTimeoutMs: 30_000,
+  requestsPerMinuteMax: 6_000,
+  frameBytesMax,
+};
+
+/** The loss of one microbatch: forward through this stage and all after it. */
+export const evaluateProtocol: Protocol = { ...trainProtocol, id: '/neuroshard/evaluate/1' };
+
+/** The next positions of a sequence through this stage and all after it. */
+export const decodeProtocol: Protocol = {
+  ...trainProtocol,
+  id: '/neuroshard/decode/1',
+  timeoutMs: 60_000,
 };

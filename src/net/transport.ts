@@ -17,11 +17,22 @@ export type NodeId = string;
  */
 // biome-ignore lint/suspicious/noConfusingVoidType: most handlers return nothing at all.
 export type TopicHandler = (from: NodeId, message: Uint8Array) => boolean | void;
-/** Answers one request. A rejection's code travels back to the caller as is. */
+/**
+ * Sends the caller a small frame while the answer is worked on: a sign of life, and whatever it says. Best effort: it
+ * never throws, and does nothing when the frame is over the protocol's `frameBytesMax`, when the answer has been given
+ * or the caller is gone, when frames come too often (`progressFramesMax`), or when earlier bytes have not left yet
+ * because the caller reads slowly. Frames arrive in order and before the answer.
+ */
+export type Progress = (frame: Uint8Array) => void;
+/**
+ * Answers one request. A rejection's code travels back to the caller as is. `signal` aborts as soon as the caller has
+ * given up or is gone; the handler must end soon after, since until then the request counts against its peer's bounds.
+ */
 export type RequestHandler = (
   from: NodeId,
   request: Uint8Array,
   signal: AbortSignal,
+  progress: Progress,
 ) => Promise<Outcome<Uint8Array>>;
 
 export interface Traffic {
@@ -42,14 +53,16 @@ export interface Transport {
   /**
    * One request, one response. Never throws for what a peer or the network does: rejections are `unreachable`,
    * `unknown-protocol`, `timeout` (the whole exchange), `stalled` (nothing arrived for the protocol's idle time,
-   * the handler's thinking included), `too-large`, `malformed`, `refused` (rate), `failed` (the handler threw),
-   * `aborted` (the signal, or this transport closed), or the handler's own code.
+   * the handler's thinking included; a progress frame is something), `too-large`, `malformed`, `refused` (rate),
+   * `busy` (the peer holds as much for us as it will), `failed` (the handler threw), `aborted` (the signal, or this
+   * transport closed), or the handler's own code. `onFrame` gets the handler's progress frames and must not throw.
    */
   request(
     peer: NodeId,
     protocol: Protocol,
     request: Uint8Array,
     signal?: AbortSignal,
+    onFrame?: (frame: Uint8Array) => void,
   ): Promise<Outcome<Uint8Array>>;
   /** One handler for a protocol; requests over the protocol's limits are refused before the handler sees them. */
   handle(protocol: Protocol, handler: RequestHandler): () => void;

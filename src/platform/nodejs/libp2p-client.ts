@@ -1,15 +1,21 @@
 /**
- * The asking side of request-response over libp2p: one kept-open stream for each peer and protocol, many exchanges on
- * it, deadlines and silence watched. It does not know how peers are found, only how to open a stream to one.
+ * The asking side of request-response over libp2p: each call has a kept-open stream for itself until it ends, with its
+ * deadline and its silence watched. It does not know how peers are found, only how to open a stream to one.
  */
 import type { Stream } from '@libp2p/interface';
-import { decodeRejection, type Frame, type FrameKind, rejectionBytesMax } from '../../net/frame.ts';
-import { requestsInFlightMax } from '../../net/limits.ts';
+import {
+  type Admission,
+  decodeRejection,
+  type Frame,
+  type FrameKind,
+  rejectionBytesMax,
+} from '../../net/frame.ts';
+import { progressFramesMax, requestsInFlightMax } from '../../net/limits.ts';
 import type { Protocol } from '../../net/protocol.ts';
 import type { NodeId } from '../../net/transport.ts';
 import type { Clock } from '../../std/clock.ts';
 import { accept, type Outcome, reject } from '../../std/outcome.ts';
-import { type FrameStream, openFrameStream } from './libp2p-stream.ts';
+import { createStreamPool, type Lane, type StreamPool } from './libp2p-stream-pool.ts';
 
 export interface RequestClientOptions {
   readonly clock: Clock;
@@ -24,177 +30,176 @@ export interface RequestClient {
     protocol: Protocol,
     body: Uint8Array,
     signal?: AbortSignal,
+    onFrame?: (frame: Uint8Array) => void,
   ): Promise<Outcome<Uint8Array>>;
   /** Ends everything in flight as `aborted`. */
   close(): void;
 }
 
-/** One request: `settle` ends it once and for all. */
-interface Exchange {
-  /** Its number on the stream, once it has been sent. */
-  id: number | null;
-  settled: boolean;
-  settle(outcome: Outcome<Uint8Array>): void;
+/** The streams to one peer for one protocol, and how many calls have or want one. */
+interface Route {
+  readonly pool: StreamPool;
+  calls: number;
 }
 
-/** The stream to one peer for one protocol, and what is in flight on it. */
-interface Channel {
-  readonly peer: NodeId;
+/** One request: `settle` ends it once and for all. */
+interface Call {
   readonly protocol: Protocol;
-  readonly opening: Promise<Outcome<FrameStream>>;
-  stream: FrameStream | null;
-  /** Sent and not answered. */
-  readonly sent: Map<number, Exchange>;
-  nextId: number;
-  /** Sent, or waiting for the stream to open. */
-  inFlight: number;
-  progressAtMs: number;
+  readonly onFrame: ((frame: Uint8Array) => void) | undefined;
+  /** Aborts when it has ended, however. */
+  readonly ended: AbortController;
+  readonly beganAtMs: number;
+  lane: Lane | null;
+  /** The whole request has left. */
+  isSent: boolean;
+  frames: number;
+  heardAtMs: number;
   cancelWatch: () => void;
+  settle(outcome: Outcome<Uint8Array>): void;
 }
 
 export function createRequestClient(options: RequestClientOptions): RequestClient {
   const { clock } = options;
-  const channels = new Map<string, Channel>();
-  const exchanges = new Set<Exchange>();
-  const closing = new AbortController();
+  const routes = new Map<string, Route>();
+  const calls = new Set<Call>();
+  let isClosed = false;
 
-  function channelTo(peer: NodeId, protocol: Protocol): Channel {
+  function routeTo(peer: NodeId, protocol: Protocol): Route {
     const key = `${peer} ${protocol.id}`;
-    const existing = channels.get(key);
+    const existing = routes.get(key);
     if (existing) return existing;
-    const channel: Channel = {
-      peer,
-      protocol,
-      opening: Promise.resolve().then(() => openChannel(channel, key)),
-      stream: null,
-      sent: new Map(),
-      nextId: 1,
-      inFlight: 0,
-      progressAtMs: clock.nowMs(),
-      cancelWatch: () => {},
-    };
-    channels.set(key, channel);
-    return channel;
-  }
-
-  async function openChannel(channel: Channel, key: string): Promise<Outcome<FrameStream>> {
-    const { peer, protocol } = channel;
-    const timeout = AbortSignal.timeout(protocol.timeoutMs);
-    const opened = await options.openStream(peer, protocol, AbortSignal.any([timeout, closing.signal]));
-    if (!opened.ok) {
-      channels.delete(key);
-      return opened;
-    }
-    const stream = openFrameStream(opened.value, {
+    const pool = createStreamPool({
       clock,
-      idleTimeoutMs: protocol.idleTimeoutMs,
-      frameTimeoutMs: protocol.timeoutMs,
-      bodyBytesMax: (kind) => answerBytesMax(protocol, kind),
-      onFrame: (frame) => takeAnswer(channel, frame),
-      onProgress: () => {
-        channel.progressAtMs = clock.nowMs();
-      },
-      onEnd(reason) {
-        if (channels.get(key) === channel) channels.delete(key);
-        channel.cancelWatch();
-        if (reason.code === 'malformed' || reason.code === 'too-large') options.penalize(peer, reason.code);
-        for (const exchange of [...channel.sent.values()]) exchange.settle(reason);
+      protocol,
+      openStream: (signal) => options.openStream(peer, protocol, signal),
+      penalize: (code) => options.penalize(peer, code),
+      onEmpty() {
+        if (route.calls === 0) routes.delete(key);
       },
     });
-    channel.stream = stream;
-    return accept(stream);
-  }
-
-  function takeAnswer(channel: Channel, frame: Frame): void {
-    if (frame.kind !== 'response' && frame.kind !== 'rejection') {
-      channel.stream?.end(reject('malformed', `a ${frame.kind} where answers are expected`));
-      return;
-    }
-    // An exchange that is not there is one we gave up before its answer came.
-    const outcome = frame.kind === 'response' ? accept(frame.body) : decodeRejection(frame.body);
-    channel.sent.get(frame.exchange)?.settle(outcome);
-  }
-
-  /** While something is in flight, silence for the idle time ends the stream. */
-  function watch(channel: Channel): void {
-    channel.cancelWatch();
-    if (channel.sent.size === 0) return;
-    const { idleTimeoutMs } = channel.protocol;
-    const leftMs = channel.progressAtMs + idleTimeoutMs - clock.nowMs();
-    channel.cancelWatch = clock.setTimer(Math.max(1, leftMs), () => {
-      if (clock.nowMs() - channel.progressAtMs >= idleTimeoutMs) channel.stream?.end(reject('stalled'));
-      else watch(channel);
-    });
+    const route: Route = { pool, calls: 0 };
+    routes.set(key, route);
+    return route;
   }
 
   function begin(
-    channel: Channel,
+    route: Route,
+    protocol: Protocol,
     signal: AbortSignal | undefined,
+    onFrame: Call['onFrame'],
     resolve: (outcome: Outcome<Uint8Array>) => void,
-  ): Exchange {
-    const cancelDeadline = clock.setTimer(channel.protocol.timeoutMs, () =>
-      exchange.settle(reject('timeout')),
-    );
-    const onAbort = () => exchange.settle(reject('aborted'));
-    const exchange: Exchange = {
-      id: null,
-      settled: false,
+  ): Call {
+    const cancelDeadline = clock.setTimer(protocol.timeoutMs, () => call.settle(reject('timeout')));
+    const onAbort = () => call.settle(reject('aborted'));
+    const call: Call = {
+      protocol,
+      onFrame,
+      ended: new AbortController(),
+      beganAtMs: clock.nowMs(),
+      lane: null,
+      isSent: false,
+      frames: 0,
+      heardAtMs: clock.nowMs(),
+      cancelWatch: () => {},
       settle(outcome) {
-        if (exchange.settled) return;
-        exchange.settled = true;
+        if (!calls.delete(call)) return;
         cancelDeadline();
+        call.cancelWatch();
         signal?.removeEventListener('abort', onAbort);
-        exchanges.delete(exchange);
-        channel.inFlight -= 1;
-        if (exchange.id !== null) forget(channel, exchange.id, outcome);
+        route.calls -= 1;
+        call.ended.abort();
+        // Whoever has given up resets the stream, which tells the other side's handler.
+        if (call.lane) {
+          call.lane.user = null;
+          call.lane.stream.end(reject('aborted'));
+        }
         resolve(outcome);
       },
     };
     signal?.addEventListener('abort', onAbort, { once: true });
-    exchanges.add(exchange);
-    channel.inFlight += 1;
-    return exchange;
+    calls.add(call);
+    route.calls += 1;
+    return call;
   }
 
-  function forget(channel: Channel, id: number, outcome: Outcome<Uint8Array>): void {
-    channel.sent.delete(id);
-    watch(channel);
-    const gaveUp = !outcome.ok && (outcome.code === 'aborted' || outcome.code === 'timeout');
-    if (gaveUp && channel.stream?.isOpen) void channel.stream.send(id, 'cancel', new Uint8Array(0));
+  /** Silence for the idle time ends the call. */
+  function watch(call: Call): void {
+    const { idleTimeoutMs } = call.protocol;
+    const leftMs = call.heardAtMs + idleTimeoutMs - clock.nowMs();
+    call.cancelWatch = clock.setTimer(Math.max(1, leftMs), () => {
+      if (clock.nowMs() - call.heardAtMs >= idleTimeoutMs) call.settle(reject('stalled'));
+      else watch(call);
+    });
   }
 
-  async function send(channel: Channel, exchange: Exchange, body: Uint8Array): Promise<void> {
-    const opened = await channel.opening;
-    if (!opened.ok) exchange.settle(opened);
-    else if (!opened.value.isOpen) exchange.settle(reject('unreachable', 'the stream closed'));
-    if (!opened.ok || exchange.settled) return;
-    exchange.id = channel.nextId;
-    channel.nextId = (channel.nextId + 1) >>> 0;
-    if (channel.sent.size === 0) channel.progressAtMs = clock.nowMs();
-    channel.sent.set(exchange.id, exchange);
-    watch(channel);
-    await opened.value.send(exchange.id, 'request', body);
+  async function run(route: Route, call: Call, body: Uint8Array): Promise<void> {
+    const taken = await route.pool.take(call.ended.signal);
+    if (!taken.ok) return call.settle(taken);
+    const lane = taken.value;
+    if (call.ended.signal.aborted) return route.pool.giveBack(lane);
+    lane.user = {
+      admit: (kind, bodyBytes) => admit(clock, call, kind, bodyBytes),
+      onFrame: (frame) => takeFrame(route, call, frame),
+      onProgress() {
+        call.heardAtMs = clock.nowMs();
+      },
+      onEnd: call.settle,
+    };
+    call.lane = lane;
+    call.heardAtMs = clock.nowMs();
+    watch(call);
+    await lane.stream.send('request', body);
+    call.isSent = true;
   }
 
   return {
-    async request(peer, protocol, body, signal) {
-      if (closing.signal.aborted || signal?.aborted) return reject('aborted');
+    async request(peer, protocol, body, signal, onFrame) {
+      if (isClosed || signal?.aborted) return reject('aborted');
       if (body.length > protocol.requestBytesMax) return reject('too-large', 'the request');
-      const channel = channelTo(peer, protocol);
-      if (channel.inFlight >= requestsInFlightMax) return reject('refused', 'too many requests at once');
+      const route = routeTo(peer, protocol);
+      if (route.calls >= requestsInFlightMax) return reject('refused', 'too many requests at once');
       return await new Promise((resolve) => {
-        void send(channel, begin(channel, signal, resolve), body);
+        void run(route, begin(route, protocol, signal, onFrame, resolve), body);
       });
     },
     close() {
-      closing.abort();
-      for (const exchange of [...exchanges]) exchange.settle(reject('aborted', 'the transport is closed'));
-      for (const channel of channels.values()) channel.stream?.end(reject('aborted'));
+      isClosed = true;
+      for (const call of [...calls]) call.settle(reject('aborted', 'the transport is closed'));
+      for (const { pool } of [...routes.values()]) pool.close();
     },
   };
 }
 
-function answerBytesMax(protocol: Protocol, kind: FrameKind): number {
-  if (kind === 'response') return protocol.responseBytesMax;
-  return kind === 'rejection' ? rejectionBytesMax : 0;
+/** Bounds what the other side may say while a call waits for its answer. */
+function admit(clock: Clock, call: Call, kind: FrameKind, bodyBytes: number): Admission {
+  const { protocol } = call;
+  if (kind === 'progress' && protocol.frameBytesMax !== undefined) {
+    call.frames += 1;
+    if (call.frames > 2 * progressFramesMax(clock.nowMs() - call.beganAtMs)) {
+      return reject('malformed', 'too many frames');
+    }
+    return within(bodyBytes, protocol.frameBytesMax, kind);
+  }
+  if (kind === 'response') return within(bodyBytes, protocol.responseBytesMax, kind);
+  if (kind === 'rejection') return within(bodyBytes, rejectionBytesMax, kind);
+  return reject('malformed', `a ${kind} where an answer is expected`);
+}
+
+function within(bodyBytes: number, bytesMax: number, kind: FrameKind): Admission {
+  if (bodyBytes <= bytesMax) return 'take';
+  return reject('too-large', `${kind} of ${bodyBytes} bytes, at most ${bytesMax}`);
+}
+
+function takeFrame(route: Route, call: Call, frame: Frame): void {
+  if (frame.kind === 'progress') {
+    call.onFrame?.(frame.body);
+    return;
+  }
+  const { lane } = call;
+  // An answer may come before the whole request has left; then the rest must not, and the stream is of no more use.
+  if (lane && call.isSent) {
+    call.lane = null;
+    route.pool.giveBack(lane);
+  }
+  call.settle(frame.kind === 'response' ? accept(frame.body) : decodeRejection(frame.body));
 }

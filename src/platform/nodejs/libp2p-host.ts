@@ -21,7 +21,7 @@ import { createDialer, type Dialer } from './libp2p-dialer.ts';
 import { helloProtocol } from './libp2p-hello.ts';
 import { createLibp2pNode, type Libp2pNode } from './libp2p-node.ts';
 import { createPeerDirectory, type PeerDirectory } from './libp2p-peers.ts';
-import { serveStream } from './libp2p-server.ts';
+import { createRequestServer, inboundStreamsMax, type RequestServer } from './libp2p-server.ts';
 import { createTopics, type Topics } from './libp2p-topics.ts';
 import { createTrafficMeter, type TrafficMeter } from './libp2p-traffic.ts';
 
@@ -56,7 +56,6 @@ export interface Libp2pTransport extends Transport {
 const closeTimeoutMs = 3_000;
 /** How often each peer's gossip stream is looked at. */
 const gossipCheckMs = 5_000;
-const streamsPerProtocolMax = 4;
 /** No more nodes are dialled on others' introduction from so many peers on. */
 const peersWanted = 24;
 
@@ -71,6 +70,7 @@ interface Host {
   readonly traffic: TrafficMeter;
   readonly connections: Connections;
   readonly client: RequestClient;
+  readonly server: RequestServer;
   readonly dialer: Dialer;
   readonly directory: PeerDirectory;
   readonly topics: Topics;
@@ -98,8 +98,9 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
   const rates = createRateLimiter(clock);
   const traffic = createTrafficMeter();
   const node = await createNode(options, networkPrefix, scores, traffic);
-  const streamsMax = streamsPerProtocolMax;
+  const streamsMax = inboundStreamsMax;
   const connections = createConnections({ libp2p: node.libp2p, clock, localSwarm, streamsMax });
+  const onError = options.onError ?? (() => {});
   let offences = 0;
   const penalize = (peer: NodeId, code: string) => {
     offences += 1;
@@ -134,12 +135,13 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
     traffic,
     connections,
     client,
+    server: createRequestServer({ clock, rates, penalize, onError }),
     dialer,
     directory,
     topics,
     serving: new Map(),
     penalize,
-    onError: options.onError ?? (() => {}),
+    onError,
     isClosed: false,
   };
 }
@@ -275,23 +277,21 @@ function watchGossip(host: Host): void {
 }
 
 async function serve(host: Host, protocol: Protocol, handler: RequestHandler): Promise<void> {
-  const { rates, penalize, onError, directory } = host;
   const open = new Set<() => void>();
   host.serving.set(protocol.id, open);
   const onStream = (stream: Stream, connection: Connection) => {
     const peer = nodeOfPeer(connection.remotePeer);
     // Who has not greeted us may only greet.
-    if (peer === null || (protocol !== helloProtocol && !directory.hasGreeted(peer))) {
+    if (peer === null || (protocol !== helloProtocol && !host.directory.hasGreeted(peer))) {
       stream.abort(new Error('not a peer'));
       return;
     }
-    const { clock } = host.options;
-    const end = serveStream(stream, peer, protocol, handler, { clock, rates, penalize, onError });
+    const end = host.server.serve(stream, peer, protocol, handler);
     open.add(end);
     stream.addEventListener('close', () => open.delete(end));
   };
   await host.node.libp2p.handle(wireId(host.networkPrefix, protocol), onStream, {
-    maxInboundStreams: streamsPerProtocolMax,
+    maxInboundStreams: inboundStreamsMax,
   });
 }
 
@@ -311,10 +311,10 @@ function transportOf(host: Host): Libp2pTransport {
       if (!host.isClosed) await topics.publish(topic, message);
     },
     subscribe: topics.subscribe,
-    async request(peer, protocol, request, signal) {
+    async request(peer, protocol, request, signal, onFrame) {
       if (host.isClosed) return reject('aborted', 'the transport is closed');
       if (!directory.hasGreeted(peer)) return reject('unreachable', 'not connected');
-      return await client.request(peer, protocol, request, signal);
+      return await client.request(peer, protocol, request, signal, onFrame);
     },
     handle(protocol, handler) {
       assert(!handled.has(protocol.id), `a handler for ${protocol.id} is already there`);

@@ -4,7 +4,7 @@
  * It does not dial, and it reads no sockets.
  */
 import { nodeIdOf } from '../../identity/keys.ts';
-import type { NodeId, RequestHandler } from '../../net/transport.ts';
+import type { NodeId } from '../../net/transport.ts';
 import type { Clock } from '../../std/clock.ts';
 import { accept, type Outcome, type Rejection } from '../../std/outcome.ts';
 import { decodeHello, encodeHello, type Hello, type Neighbour, neighboursListedMax } from './libp2p-hello.ts';
@@ -29,7 +29,7 @@ export interface PeerDirectory {
   disconnected(peer: NodeId): void;
   /** The peer's subscriptions have arrived. */
   subscriptionsKnown(peer: NodeId): void;
-  readonly answerHello: RequestHandler;
+  readonly answerHello: (peer: NodeId, hello: Uint8Array) => Promise<Outcome<Uint8Array>>;
   hasGreeted(peer: NodeId): boolean;
   peers(): readonly NodeId[];
   onPeerChange(listener: (peer: NodeId, connected: boolean) => void): () => void;

@@ -1,15 +1,22 @@
 /**
- * The answering side of request-response over libp2p: limits first, then the handler, then the answer, many exchanges
- * on one stream. It does not know what is asked, only how much and how often.
+ * The answering side of request-response over libp2p: limits first, then the handler, then the answer, one request at
+ * a time on each stream. It does not know what is asked, only how much and how often.
  */
 import type { Stream } from '@libp2p/interface';
-import { encodeRejection, type Frame } from '../../net/frame.ts';
-import { requestsAtOnceMax, requestsInFlightMax } from '../../net/limits.ts';
+import { createByteBudget } from '../../net/byte-budget.ts';
+import { type Admission, encodeRejection, type Frame, type FrameKind } from '../../net/frame.ts';
+import {
+  progressFramesMax,
+  requestBytesHeldMax,
+  requestBytesHeldTotalMax,
+  requestsAtOnceMax,
+  requestsInFlightMax,
+} from '../../net/limits.ts';
 import type { Protocol } from '../../net/protocol.ts';
 import type { RateLimiter } from '../../net/rate-limit.ts';
 import type { NodeId, RequestHandler } from '../../net/transport.ts';
 import type { Clock } from '../../std/clock.ts';
-import { type Outcome, reject } from '../../std/outcome.ts';
+import { type Outcome, type Rejection, reject } from '../../std/outcome.ts';
 import { type FrameStream, openFrameStream } from './libp2p-stream.ts';
 
 export interface RequestServerOptions {
@@ -20,108 +27,179 @@ export interface RequestServerOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** One incoming stream and what is being answered on it. */
+export interface RequestServer {
+  /** Serves one stream that a peer has opened; the result ends it. */
+  serve(stream: Stream, peer: NodeId, protocol: Protocol, handler: RequestHandler): () => void;
+}
+
+/** Streams that one peer may have open for one protocol: some more than it uses, as resets take a moment. */
+export const inboundStreamsMax = requestsAtOnceMax + 4;
+
+/** A request from its header until its answer has left, or until its handler has let go of it. */
+interface Call {
+  readonly abort: AbortController;
+  /** Gives back what is held for it. */
+  readonly release: () => void;
+  readonly beganAtMs: number;
+}
+
+/** One incoming stream and the request being answered on it. */
 interface Session {
   readonly peer: NodeId;
   readonly protocol: Protocol;
   readonly handler: RequestHandler;
-  readonly running: Map<number, AbortController>;
-  readonly waiting: Frame[];
+  call: Call | null;
+  /** The handler has the request. */
+  isRunning: boolean;
+  /** A rejection is leaving: who asks again before it has come does not read. */
+  isRefusing: boolean;
   stream: FrameStream | null;
 }
 
-/** Serves one stream that a peer has opened; the result ends it. */
-export function serveStream(
-  stream: Stream,
-  peer: NodeId,
-  protocol: Protocol,
-  handler: RequestHandler,
-  options: RequestServerOptions,
-): () => void {
-  const session: Session = { peer, protocol, handler, running: new Map(), waiting: [], stream: null };
-  session.stream = openFrameStream(stream, {
-    clock: options.clock,
-    idleTimeoutMs: protocol.idleTimeoutMs,
-    frameTimeoutMs: protocol.timeoutMs,
-    bodyBytesMax: (kind) => (kind === 'request' ? protocol.requestBytesMax : 0),
-    onFrame: (frame) => takeFrame(session, frame, options),
-    onProgress: () => {},
-    onEnd(reason) {
-      if (reason.code !== 'unreachable' && reason.code !== 'aborted') options.penalize(peer, reason.code);
-      session.waiting.length = 0;
-      for (const controller of session.running.values()) controller.abort();
+export function createRequestServer(options: RequestServerOptions): RequestServer {
+  const { clock } = options;
+  const held = createByteBudget(requestBytesHeldMax, requestBytesHeldTotalMax);
+  /** By peer and protocol. */
+  const streams = createCounts();
+  const requests = createCounts();
+
+  function refusalOf({ peer, protocol }: Session): Rejection | null {
+    const key = `${peer} ${protocol.id}`;
+    if (!options.rates.take(key, protocol.requestsPerMinuteMax)) {
+      options.penalize(peer, 'refused');
+      return reject('refused', 'too many requests');
+    }
+    return requests.of(key) < requestsInFlightMax ? null : reject('busy', 'too many requests at once');
+  }
+
+  /** A request is held to its limits before its body is kept. */
+  function admit(session: Session, kind: FrameKind, bodyBytes: number): Admission {
+    const { peer, protocol } = session;
+    if (kind !== 'request' || session.call || session.isRefusing)
+      return reject('malformed', `an unexpected ${kind}`);
+    const bytesMax = protocol.requestBytesMax;
+    if (bodyBytes > bytesMax) return reject('too-large', `${bodyBytes} bytes, at most ${bytesMax}`);
+    const refusal = refusalOf(session);
+    const giveBack = refusal ? null : held.take(peer, bodyBytes);
+    if (!giveBack) {
+      void refuse(session, refusal ?? reject('busy', 'too many bytes at once'));
+      return 'skip';
+    }
+    const leave = requests.enter(`${peer} ${protocol.id}`);
+    let isHeld = true;
+    const release = () => {
+      if (isHeld) {
+        giveBack();
+        leave();
+      }
+      isHeld = false;
+    };
+    session.call = { abort: new AbortController(), release, beganAtMs: clock.nowMs() };
+    return 'take';
+  }
+
+  return {
+    serve(stream, peer, protocol, handler) {
+      const key = `${peer} ${protocol.id}`;
+      if (streams.of(key) >= inboundStreamsMax) {
+        stream.abort(new Error('too many streams'));
+        return () => {};
+      }
+      const leave = streams.enter(key);
+      const session: Session = {
+        peer,
+        protocol,
+        handler,
+        call: null,
+        isRunning: false,
+        isRefusing: false,
+        stream: null,
+      };
+      session.stream = openFrameStream(stream, {
+        clock,
+        idleTimeoutMs: protocol.idleTimeoutMs,
+        frameTimeoutMs: protocol.timeoutMs,
+        admit: (kind, bodyBytes) => admit(session, kind, bodyBytes),
+        onFrame: (frame) => void answer(session, frame, options),
+        onProgress: () => {},
+        onEnd(reason) {
+          leave();
+          if (reason.code !== 'unreachable' && reason.code !== 'aborted') {
+            options.penalize(peer, reason.code);
+          }
+          session.call?.abort.abort();
+          // A handler that runs keeps its place until it ends, or a peer could ask and reset without bound.
+          if (!session.isRunning) session.call?.release();
+        },
+      });
+      return () => session.stream?.end(reject('aborted'));
     },
-  });
-  return () => session.stream?.end(reject('aborted'));
+  };
 }
 
-function takeFrame(session: Session, frame: Frame, options: RequestServerOptions): void {
-  const { running, waiting, stream } = session;
-  if (frame.kind === 'cancel') {
-    running.get(frame.exchange)?.abort();
-    const index = waiting.findIndex((other) => other.exchange === frame.exchange);
-    if (index >= 0) waiting.splice(index, 1);
-    return;
-  }
-  if (frame.kind !== 'request' || running.has(frame.exchange)) {
-    stream?.end(reject('malformed', `an unexpected ${frame.kind}`));
-    return;
-  }
-  const tooMany = running.size + waiting.length >= requestsInFlightMax;
-  if (
-    tooMany ||
-    !options.rates.take(`${session.peer} ${session.protocol.id}`, session.protocol.requestsPerMinuteMax)
-  ) {
-    options.penalize(session.peer, 'refused');
-    void stream?.send(frame.exchange, 'rejection', encodeRejection(reject('refused', 'too many requests')));
-    return;
-  }
-  waiting.push(frame);
-  startWaiting(session, options);
-}
-
-/** Runs what may run; while others wait, nothing more is read. */
-function startWaiting(session: Session, options: RequestServerOptions): void {
-  const { running, waiting, stream } = session;
-  while (running.size < requestsAtOnceMax) {
-    const frame = waiting.shift();
-    if (!frame) break;
-    void answer(session, frame, options);
-  }
-  // The stream is not yet known when its first bytes are already there.
-  if (waiting.length > 0) stream?.pause();
-  else stream?.resume();
+/** The rest of the request is read and forgotten. */
+async function refuse(session: Session, rejection: Rejection): Promise<void> {
+  session.isRefusing = true;
+  await session.stream?.send('rejection', encodeRejection(rejection));
+  session.isRefusing = false;
 }
 
 async function answer(session: Session, frame: Frame, options: RequestServerOptions): Promise<void> {
-  const { running, protocol } = session;
-  const controller = new AbortController();
-  running.set(frame.exchange, controller);
-  const outcome = await runHandler(session, frame, controller.signal, options);
+  const { call, stream, protocol } = session;
+  if (!call || !stream) return;
+  session.isRunning = true;
+  const outcome = await runHandler(session, call, frame.body, options);
+  session.isRunning = false;
   // The place is kept until the answer has left our buffers: a peer that does not read gets no more work done.
-  if (!controller.signal.aborted && outcome.ok && outcome.value.length <= protocol.responseBytesMax) {
-    await session.stream?.send(frame.exchange, 'response', outcome.value);
-  } else if (!controller.signal.aborted) {
+  if (outcome.ok && outcome.value.length <= protocol.responseBytesMax) {
+    await stream.send('response', outcome.value);
+  } else {
     const rejection = outcome.ok ? reject('too-large', 'the response') : outcome;
-    await session.stream?.send(frame.exchange, 'rejection', encodeRejection(rejection));
+    await stream.send('rejection', encodeRejection(rejection));
   }
-  running.delete(frame.exchange);
-  startWaiting(session, options);
+  call.release();
+  session.call = null;
 }
 
 async function runHandler(
   session: Session,
-  frame: Frame,
-  signal: AbortSignal,
+  call: Call,
+  body: Uint8Array,
   options: RequestServerOptions,
 ): Promise<Outcome<Uint8Array>> {
-  // Who asked may give up, and a handler may not notice: its place must not be lost.
-  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<Outcome<Uint8Array>>();
-  signal.addEventListener('abort', () => giveUp(reject('aborted')), { once: true });
+  const { protocol, peer, stream } = session;
+  let frames = 0;
+  const progress = (frame: Uint8Array) => {
+    const isWanted = session.call === call && session.isRunning && !call.abort.signal.aborted;
+    if (!isWanted || frame.length > (protocol.frameBytesMax ?? -1)) return;
+    if (frames >= progressFramesMax(options.clock.nowMs() - call.beganAtMs)) return;
+    if (stream?.trySend('progress', frame)) frames += 1;
+  };
   try {
-    return await Promise.race([session.handler(session.peer, frame.body, signal), givenUp]);
+    return await session.handler(peer, body, call.abort.signal, progress);
   } catch (error) {
     options.onError(error);
     return reject('failed');
   }
+}
+
+interface Counts {
+  of(key: string): number;
+  /** One more; the result is to be called once. */
+  enter(key: string): () => void;
+}
+
+function createCounts(): Counts {
+  const counts = new Map<string, number>();
+  const of = (key: string) => counts.get(key) ?? 0;
+  return {
+    of,
+    enter(key) {
+      counts.set(key, of(key) + 1);
+      return () => {
+        if (of(key) > 1) counts.set(key, of(key) - 1);
+        else counts.delete(key);
+      };
+    },
+  };
 }

@@ -2,8 +2,16 @@
  * One request stream: reads frames, writes frames in pieces with back-pressure, and watches for silence. It knows
  * neither which side asked nor what the frames mean.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Stream, StreamMessageEvent } from '@libp2p/interface';
-import { createFrameReader, type Frame, type FrameKind, frameHeader } from '../../net/frame.ts';
+import {
+  type Admission,
+  createFrameReader,
+  encodeFrame,
+  type Frame,
+  type FrameKind,
+  frameHeader,
+} from '../../net/frame.ts';
 import { pieceBytesMax } from '../../net/limits.ts';
 import type { Clock } from '../../std/clock.ts';
 import { type Rejection, reject } from '../../std/outcome.ts';
@@ -13,7 +21,7 @@ export interface FrameStreamOptions {
   readonly idleTimeoutMs: number;
   /** Longest time that one incoming frame may take. */
   readonly frameTimeoutMs: number;
-  readonly bodyBytesMax: (kind: FrameKind) => number;
+  readonly admit: (kind: FrameKind, bodyBytes: number) => Admission;
   readonly onFrame: (frame: Frame) => void;
   /** Any bytes moved in either direction. */
   readonly onProgress: () => void;
@@ -23,22 +31,25 @@ export interface FrameStreamOptions {
 
 export interface FrameStream {
   /** Resolves when the bytes have left our buffers; ends the stream as `stalled` when the peer takes nothing. */
-  send(exchange: number, kind: FrameKind, body: Uint8Array): Promise<void>;
-  /** Stops reading: the peer's window fills and it must wait. */
-  pause(): void;
-  resume(): void;
+  send(kind: FrameKind, body: Uint8Array): Promise<void>;
+  /** Sends now or, while earlier bytes have not left, not at all. */
+  trySend(kind: FrameKind, body: Uint8Array): boolean;
+  /** Resets the stream; what has not left is dropped. */
   end(reason: Rejection): void;
   readonly isOpen: boolean;
 }
 
+/** Bodies up to so many bytes go in one message with their header. */
+const joinedBytesMax = 64 * 1024;
+
 export function openFrameStream(stream: Stream, options: FrameStreamOptions): FrameStream {
   const { clock, idleTimeoutMs } = options;
   let open = true;
-  let paused = false;
+  let sending = 0;
   let writing: Promise<void> = Promise.resolve();
   let cancelIdle = () => {};
   let cancelFrame: (() => void) | null = null;
-  const reader = createFrameReader(options.bodyBytesMax, options.onFrame);
+  const reader = createFrameReader(options.admit, options.onFrame);
 
   function end(reason: Rejection): void {
     if (!open) return;
@@ -53,7 +64,7 @@ export function openFrameStream(stream: Stream, options: FrameStreamOptions): Fr
   /** A frame that has begun must go on and come to its end. */
   function watchFrame(): void {
     cancelIdle();
-    if (!open || paused || !reader.isInside()) {
+    if (!open || !reader.isInside()) {
       cancelFrame?.();
       cancelFrame = null;
       return;
@@ -73,15 +84,22 @@ export function openFrameStream(stream: Stream, options: FrameStreamOptions): Fr
     watchFrame();
   }
 
-  async function write(exchange: number, kind: FrameKind, body: Uint8Array): Promise<void> {
+  async function sendPiece(piece: Uint8Array): Promise<void> {
+    stream.send(piece);
+    if (!(await emptied(stream, clock, idleTimeoutMs, options.onProgress))) {
+      end(reject('stalled', 'the peer takes no bytes'));
+    }
+  }
+
+  async function write(kind: FrameKind, body: Uint8Array): Promise<void> {
     if (!open) return;
     try {
-      stream.send(frameHeader(exchange, kind, body.length));
+      if (body.length <= joinedBytesMax) return await sendPiece(encodeFrame({ kind, body }));
+      stream.send(frameHeader(kind, body.length));
       for (let offset = 0; offset < body.length && open; offset += pieceBytesMax) {
-        stream.send(body.subarray(offset, offset + pieceBytesMax));
-        if (!(await emptied(stream, clock, idleTimeoutMs, options.onProgress))) {
-          end(reject('stalled', 'the peer takes no bytes'));
-        }
+        // A socket that takes everything at once must not keep this thread from its other work.
+        if (offset > 0) await nextTurn();
+        if (open) await sendPiece(body.subarray(offset, offset + pieceBytesMax));
       }
     } catch {
       end(reject('unreachable', 'the stream is closed'));
@@ -94,21 +112,23 @@ export function openFrameStream(stream: Stream, options: FrameStreamOptions): Fr
     get isOpen() {
       return open;
     },
-    send(exchange, kind, body) {
-      writing = writing.then(() => write(exchange, kind, body));
+    send(kind, body) {
+      sending += 1;
+      writing = writing
+        .then(() => write(kind, body))
+        .finally(() => {
+          sending -= 1;
+        });
       return writing;
     },
-    pause() {
-      if (!open || paused) return;
-      paused = true;
-      stream.pause();
-      watchFrame();
-    },
-    resume() {
-      if (!open || !paused) return;
-      paused = false;
-      stream.resume();
-      watchFrame();
+    trySend(kind, body) {
+      if (!open || sending > 0 || stream.writeBufferLength > 0) return false;
+      try {
+        stream.send(encodeFrame({ kind, body }));
+      } catch {
+        end(reject('unreachable', 'the stream is closed'));
+      }
+      return open;
     },
     end,
   };

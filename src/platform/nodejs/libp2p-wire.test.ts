@@ -73,7 +73,6 @@ async function startRaw(key: KeyPair, target: Libp2pTransport): Promise<Libp2p> 
   });
   closes.push(async () => raw.stop());
   const hello = encodeFrame({
-    exchange: 1,
     kind: 'request',
     body: encodeHello({ networkId, neighbours: [] }),
   });
@@ -103,13 +102,13 @@ describe('a peer that breaks the wire protocol', () => {
   const cases: readonly [name: string, bytes: Uint8Array][] = [
     [
       'stops in the middle of a request',
-      encodeFrame({ exchange: 1, kind: 'request', body: new Uint8Array(500) }).subarray(0, 200),
+      encodeFrame({ kind: 'request', body: new Uint8Array(500) }).subarray(0, 200),
     ],
-    ['stops in the middle of a header', frameHeader(1, 'request', 100).subarray(0, 5)],
-    ['announces more than the limit', frameHeader(1, 'request', 1001)],
+    ['stops in the middle of a header', frameHeader('request', 100).subarray(0, 3)],
+    ['announces more than the limit', frameHeader('request', 1001)],
     ['sends what is no frame', utf8('GET / HTTP/1.1\r\n\r\n')],
-    ['answers where it should ask', encodeFrame({ exchange: 1, kind: 'response', body: new Uint8Array(0) })],
-    ['sends a frame of an unknown kind', new Uint8Array([0, 0, 0, 5, 0, 0, 0, 1, 9])],
+    ['answers where it should ask', encodeFrame({ kind: 'response', body: new Uint8Array(0) })],
+    ['sends a frame of an unknown kind', new Uint8Array([0, 0, 0, 1, 9])],
   ];
   for (const [name, bytes] of cases) {
     it(`${name}: its stream is reset, the third time it is refused, others are served`, async () => {
@@ -139,10 +138,7 @@ describe('a peer that breaks the wire protocol', () => {
     const key = generateKeyPair();
     const raw = await startRaw(key, target);
     await raw.handle(wireId(protocol.id), (stream) => {
-      const half = encodeFrame({ exchange: 1, kind: 'response', body: new Uint8Array(1000) }).subarray(
-        0,
-        500,
-      );
+      const half = encodeFrame({ kind: 'response', body: new Uint8Array(1000) }).subarray(0, 500);
       stream.addEventListener('message', () => stream.send(half), { once: true });
     });
     const outcome = await target.request(key.nodeId, protocol, new Uint8Array(1));
@@ -154,7 +150,7 @@ describe('a peer that breaks the wire protocol', () => {
     const key = generateKeyPair();
     const raw = await startRaw(key, target);
     await raw.handle(wireId(protocol.id), (stream) => {
-      stream.send(frameHeader(1, 'response', 1000));
+      stream.send(frameHeader('response', 1000));
       const timer = setInterval(() => stream.status === 'open' && stream.send(new Uint8Array(1)), 50);
       stream.addEventListener('close', () => clearInterval(timer));
     });
@@ -163,7 +159,7 @@ describe('a peer that breaks the wire protocol', () => {
     assert.ok(outcome.code === 'timeout' || outcome.code === 'stalled', outcome.code);
   });
 
-  it('asks and does not read: no more than its window is spent on it', async () => {
+  it('asks and does not read: its streams are few, and each gets one answer prepared', async () => {
     const target = await start();
     const body = new Uint8Array(1024 * 1024);
     let answers = 0;
@@ -173,14 +169,65 @@ describe('a peer that breaks the wire protocol', () => {
     });
     await pause(50);
     const raw = await startRaw(generateKeyPair(), target);
-    const stream = await raw.dialProtocol(multiaddr(target.addresses()[0]!), wireId(protocol.id));
-    stream.pause();
-    const ended = closed(stream);
-    for (let exchange = 1; exchange <= 60; exchange++) {
-      stream.send(encodeFrame({ exchange, kind: 'request', body: new Uint8Array(1) }));
-    }
-    await ended;
+    const address = multiaddr(target.addresses()[0]!);
+    const request = encodeFrame({ kind: 'request', body: new Uint8Array(1) });
+    let ended = 0;
+    const open = async () => {
+      const stream = await raw.dialProtocol(address, wireId(protocol.id), { maxOutboundStreams: 100 });
+      stream.addEventListener('close', () => {
+        ended += 1;
+      });
+      stream.pause();
+      stream.send(request);
+    };
+    await Promise.allSettled(Array.from({ length: 60 }, open));
+    await until(() => answers > 0 && ended >= answers, 'the streams to be given up');
     assert.ok(answers <= 20, `${answers} answers prepared`);
+  });
+
+  it('asks again before it has its answer: the stream is reset', async () => {
+    const target = await start();
+    let stopped = 0;
+    target.handle(protocol, async (_from, _request, signal) => {
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
+      stopped += 1;
+      return accept(new Uint8Array(0));
+    });
+    await pause(50);
+    const raw = await startRaw(generateKeyPair(), target);
+    const stream = await raw.dialProtocol(multiaddr(target.addresses()[0]!), wireId(protocol.id));
+    const ended = closed(stream);
+    for (let i = 0; i < 2; i++) stream.send(encodeFrame({ kind: 'request', body: new Uint8Array(1) }));
+    await ended;
+    await until(() => stopped === 1, 'the handler to be told');
+  });
+
+  it('announces more than is held for one peer: the rest is `busy`, and room again once streams end', async () => {
+    const target = await start();
+    const large: Protocol = { ...protocol, requestBytesMax: 64 * 1024 * 1024, idleTimeoutMs: 60_000 };
+    target.handle(large, async (_from, request) => accept(request));
+    await pause(50);
+    const raw = await startRaw(generateKeyPair(), target);
+    const address = multiaddr(target.addresses()[0]!);
+    const openWith = async (bytes: Uint8Array) => {
+      const stream = await raw.dialProtocol(address, wireId(large.id), { maxOutboundStreams: 100 });
+      const answer = new Promise<string>((resolve) => {
+        stream.addEventListener('message', ({ data }) => {
+          resolve(new TextDecoder().decode(data.subarray()));
+        });
+      });
+      stream.send(bytes);
+      return { stream, answer };
+    };
+    const held = [];
+    for (let i = 0; i < 4; i++) held.push(await openWith(frameHeader('request', large.requestBytesMax)));
+    await pause(100);
+    const { answer } = await openWith(frameHeader('request', large.requestBytesMax));
+    assert.match(await answer, /busy/);
+    for (const { stream } of held) stream.abort(new Error('enough'));
+    await pause(100);
+    const again = await openWith(encodeFrame({ kind: 'request', body: utf8('room again') }));
+    assert.match(await again.answer, /room again/);
   });
 
   it('does not greet: it is served nothing and is no peer', async () => {
