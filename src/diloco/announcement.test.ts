@@ -18,6 +18,7 @@ const network = sha256(utf8('a network'));
 const key = keyPairFrom(sha256(utf8('a contributor')));
 const body = {
   round: 7,
+  stage: 1,
   base: sha256Hex(utf8('base')),
   blobHash: sha256Hex(utf8('blob')),
   blobBytes: 1234,
@@ -34,6 +35,7 @@ test('property: what is encoded is what is decoded, within the bound', () => {
   const counter = fc.maxSafeNat();
   const bodies = fc.record({
     round: counter,
+    stage: fc.nat(65_535),
     base: hash,
     blobHash: hash,
     blobBytes: counter,
@@ -57,10 +59,10 @@ test('every field is signed, and so is the network', () => {
   const fields = announcementFields(one);
   assert.equal(codeOf(fields), 'accepted');
   const other = sha256(utf8('other'));
-  for (const [index, value] of [8, other, other, 1235, 19].entries())
+  for (const [index, value] of [8, 2, other, other, 1235, 19].entries())
     assert.equal(codeOf(fields.with(index, value)), 'bad-signature');
   const stranger = keyPairFrom(sha256(utf8('a stranger')));
-  assert.equal(codeOf(fields.with(5, stranger.publicKey)), 'bad-signature');
+  assert.equal(codeOf(fields.with(6, stranger.publicKey)), 'bad-signature');
   const elsewhere = decodeAnnouncement(other, encodeAnnouncement(one));
   assert.ok(!elsewhere.ok && elsewhere.code === 'bad-signature');
 });
@@ -71,21 +73,23 @@ test('wrong kinds, lengths and counts are malformed', () => {
     [0, -1],
     [0, 1.5],
     [0, '7'],
-    [1, new Uint8Array(31)],
-    [2, 'hash'],
-    [3, -1],
-    [4, 0.5],
-    [5, new Uint8Array(32)],
-    [6, new Uint8Array(65)],
+    [1, -1],
+    [1, 65_536],
+    [2, new Uint8Array(31)],
+    [3, 'hash'],
+    [4, -1],
+    [5, 0.5],
+    [6, new Uint8Array(32)],
+    [7, new Uint8Array(65)],
   ];
   for (const [index, value] of wrong)
     assert.equal(codeOf(fields.with(index, value as number)), 'malformed-announcement');
-  assert.equal(codeOf(fields.slice(0, 6)), 'malformed-announcement');
+  assert.equal(codeOf(fields.slice(0, 7)), 'malformed-announcement');
   assert.equal(codeOf([...fields, 0]), 'malformed-announcement');
   const oversize = decodeAnnouncement(network, new Uint8Array(announcementBytesMax + 1));
   assert.ok(!oversize.ok && oversize.code === 'too-large');
   for (const publicKey of [new Uint8Array(33), new Uint8Array(33).fill(2)])
-    assert.equal(codeOf(fields.with(5, publicKey)), 'bad-signature');
+    assert.equal(codeOf(fields.with(6, publicKey)), 'bad-signature');
 });
 
 test('property: no bytes make it throw', () => {

@@ -11,7 +11,9 @@ import { accept, type Outcome, reject } from '../std/outcome.ts';
 
 export interface Announcement {
   readonly round: number;
-  /** State hash of w_r that the pseudo-gradient is against. */
+  /** The stage whose cohort it is for, counted from 0. */
+  readonly stage: number;
+  /** State hash of that stage's w_r that the pseudo-gradient is against. */
   readonly base: HashHex;
   readonly blobHash: HashHex;
   readonly blobBytes: number;
@@ -29,15 +31,27 @@ export const announcementBytesMax = 320;
 
 const bytes = (length: number) => z.instanceof(Uint8Array).refine((value) => value.length === length);
 const counter = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** Two bytes, so that a full round list fits a block; whether there is such a stage is for the pool to say. */
+const stageNumber = z.number().int().min(0).max(65_535);
 
-/** [round, base, blobHash, blobBytes, batches, publicKey, signature]. */
-const wireSchema = z.tuple([counter, bytes(32), bytes(32), counter, counter, bytes(33), bytes(64)]);
+/** [round, stage, base, blobHash, blobBytes, batches, publicKey, signature]. */
+const wireSchema = z.tuple([
+  counter,
+  stageNumber,
+  bytes(32),
+  bytes(32),
+  counter,
+  counter,
+  bytes(33),
+  bytes(64),
+]);
 
-type Body = Pick<Announcement, 'round' | 'base' | 'blobHash' | 'blobBytes' | 'batches'>;
+type Body = Pick<Announcement, 'round' | 'stage' | 'base' | 'blobHash' | 'blobBytes' | 'batches'>;
 
 function digestOf(networkId: Uint8Array, body: Body): Uint8Array {
-  const fields = [body.round, fromHex(body.base), fromHex(body.blobHash), body.blobBytes, body.batches];
-  return taggedHash('neuroshard/contribution/1', networkId, encodeCanonical(fields));
+  const { round, stage, base, blobHash, blobBytes, batches } = body;
+  const fields = [round, stage, fromHex(base), fromHex(blobHash), blobBytes, batches];
+  return taggedHash('neuroshard/contribution/2', networkId, encodeCanonical(fields));
 }
 
 export function announce(networkId: Uint8Array, body: Body, key: KeyPair): Announcement {
@@ -47,8 +61,8 @@ export function announce(networkId: Uint8Array, body: Body, key: KeyPair): Annou
 
 /** The array that goes on the wire, and into the decided list. */
 export function announcementFields(one: Announcement): (number | Uint8Array)[] {
-  const { round, base, blobHash, blobBytes, batches, publicKey, signature } = one;
-  return [round, fromHex(base), fromHex(blobHash), blobBytes, batches, publicKey, signature];
+  const { round, stage, base, blobHash, blobBytes, batches, publicKey, signature } = one;
+  return [round, stage, fromHex(base), fromHex(blobHash), blobBytes, batches, publicKey, signature];
 }
 
 export function encodeAnnouncement(one: Announcement): Uint8Array {
@@ -59,8 +73,8 @@ export function encodeAnnouncement(one: Announcement): Uint8Array {
 export function announcementOf(networkId: Uint8Array, fields: unknown): Outcome<Announcement> {
   const parsed = wireSchema.safeParse(fields);
   if (!parsed.success) return reject('malformed-announcement');
-  const [round, base, blobHash, blobBytes, batches, publicKey, signature] = parsed.data;
-  const body = { round, base: toHex(base), blobHash: toHex(blobHash), blobBytes, batches };
+  const [round, stage, base, blobHash, blobBytes, batches, publicKey, signature] = parsed.data;
+  const body = { round, stage, base: toHex(base), blobHash: toHex(blobHash), blobBytes, batches };
   if (!verifyDigest(digestOf(networkId, body), signature, publicKey)) return reject('bad-signature');
   return accept({ ...body, nodeId: nodeIdOf(publicKey), publicKey, signature });
 }

@@ -17,7 +17,6 @@ import { sha256, sha256Hex } from '../std/hash.ts';
 import type { Outcome } from '../std/outcome.ts';
 import { memoryStore } from '../std/store.ts';
 import { createBlobShelf, serveBlobs } from './blob-exchange.ts';
-import { blobBytes } from './compression/blob.ts';
 import { createContributionPool } from './contribution-pool.ts';
 import type { Contribution, StageReplica } from './replica.ts';
 
@@ -38,9 +37,11 @@ function poolOf(count = 4, replica: StageReplica = screeningReplica) {
     clock: network.clock,
     replica,
     shelf: shelves[0]!,
-    blobBytes: blobBytes(shape.codec, shape.length),
+    stage: 0,
+    shapes: [shape],
+    votes: true,
     batchesMax: 20,
-    memberIds: network.ids.slice(0, 4),
+    members: new Map(network.ids.slice(0, 4).map((id) => [id, 0])),
     onChange: () => void changes++,
     onRejected: (round, node, code) => void refused.push(`${round} ${network.ids.indexOf(node)} ${code}`),
   });

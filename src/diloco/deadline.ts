@@ -12,6 +12,19 @@ export interface RoundDeadline {
   collectingMs(arrivedMs: readonly number[], members: number): number | undefined;
 }
 
+/** A contribution of a round: for which stage, and when it was here, in milliseconds after the round's start. */
+export interface Arrival {
+  readonly stage: number;
+  readonly atMs: number;
+}
+
+/** The deadlines of all stages. Each learns from its own arrivals, and goes by those of all while it has none. */
+export interface StageDeadlines {
+  record(arrivals: readonly Arrival[]): void;
+  trainingMs(stage: number): number | undefined;
+  collectingMs(stage: number, arrived: readonly Arrival[]): number | undefined;
+}
+
 const roundsRemembered = 8;
 /** MADs above the median: 1.4826 MAD estimates one standard deviation, so this is about four of them. */
 const madFactor = 6;
@@ -51,6 +64,27 @@ export function createRoundDeadline(): RoundDeadline {
       if (2 * arrivedMs.length <= members) return undefined;
       const half = [...arrivedMs].sort((a, b) => a - b)[Math.floor(members / 2)]!;
       return 2 * half + graceMsMin;
+    },
+  };
+}
+
+/** `members`: how many belong to each stage. */
+export function createStageDeadlines(members: readonly number[]): StageDeadlines {
+  const ofStage = members.map(createRoundDeadline);
+  const ofAll = createRoundDeadline();
+  const total = members.reduce((sum, count) => sum + count, 0);
+  const times = (arrivals: readonly Arrival[]) => arrivals.map(({ atMs }) => atMs);
+  return {
+    record: (arrivals) => {
+      ofAll.record(times(arrivals));
+      for (const [stage, deadline] of ofStage.entries())
+        deadline.record(times(arrivals.filter((one) => one.stage === stage)));
+    },
+    trainingMs: (stage) => ofStage[stage]!.trainingMs() ?? ofAll.trainingMs(),
+    collectingMs: (stage, arrived) => {
+      const own = arrived.filter((one) => one.stage === stage);
+      const due = ofStage[stage]!.collectingMs(times(own), members[stage]!);
+      return due ?? ofAll.collectingMs(times(arrived), total);
     },
   };
 }

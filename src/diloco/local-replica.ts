@@ -173,10 +173,10 @@ export async function createLocalReplica(
         contributed = true;
         return encode();
       }),
-    screen: (blob, blobHash) =>
+    screen: (blob, blobHash, length = flat) =>
       inOrder(async () => {
         if (sha256Hex(blob) !== blobHash) return reject('hash-mismatch');
-        return checkBlob(blob, shape);
+        return checkBlob(blob, { ...shape, length });
       }),
     closeRound: (request: RoundRequest) =>
       inOrder(async () => {

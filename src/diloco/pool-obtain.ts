@@ -8,7 +8,7 @@ import type { Announcement } from './announcement.ts';
 import { fetchBlob } from './blob-exchange.ts';
 import { check, keyOf, type PoolState, settleRefused, settleValid } from './pool-state.ts';
 
-/** Peers asked for one blob besides its announcer. */
+/** Peers asked for one blob besides its announcer, members first: they take in the blobs of every stage. */
 const fallbackPeersMax = 16;
 
 /** Failures of delivery, or of this node, not of the contribution itself. */
@@ -61,8 +61,12 @@ async function fetchAndScreen(
 }
 
 function candidates(p: PoolState, announcer: NodeId, hint: NodeId | undefined): NodeId[] {
-  const { transport } = p.options;
-  const others = transport.peers().filter((peer) => peer !== announcer && peer !== hint);
+  const { transport, members } = p.options;
+  const peers = transport.peers().filter((peer) => peer !== announcer && peer !== hint);
+  const others = [
+    ...peers.filter((peer) => members.has(peer)),
+    ...peers.filter((peer) => !members.has(peer)),
+  ];
   const order = new Set([announcer, hint, ...others.slice(0, fallbackPeersMax)]);
   return [...order].filter((peer): peer is NodeId => peer !== undefined && peer !== transport.self);
 }
@@ -72,7 +76,8 @@ async function screenAndKeep(
   one: Announcement,
   blob: Uint8Array,
 ): Promise<Outcome<Uint8Array>> {
-  const screened = await p.options.replica.screen(blob, one.blobHash);
+  const { replica, shapes } = p.options;
+  const screened = await replica.screen(blob, one.blobHash, shapes[one.stage]?.length);
   if (!screened.ok) return screened;
   p.options.shelf.put(one.round, one.blobHash, blob);
   return accept(blob);

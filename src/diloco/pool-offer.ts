@@ -6,14 +6,15 @@ import type { NodeId } from '../net/transport.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Announcement } from './announcement.ts';
 import { obtain } from './pool-obtain.ts';
-import { check, hasRoom, keyOf, type PoolState, settleRefused } from './pool-state.ts';
+import { check, hasRoom, isWanted, keyOf, type PoolState, settleRefused } from './pool-state.ts';
 
 const roundsAheadMax = 2;
 /** Times that one node's announcement, said again, makes this node try to fetch its blob again. */
 const retriesMax = 8;
 
-/** Codes: those of `check`, `equivocation`, `too-many-contributors`. */
+/** Codes: those of `check`, `not-wanted` (another stage's), `equivocation`, `too-many-contributors`. */
 export function offer(p: PoolState, one: Announcement, from: NodeId): Outcome<void> {
+  if (!isWanted(p, one.stage)) return reject('not-wanted');
   if (one.round > p.round && one.round <= p.round + roundsAheadMax) {
     if (hasRoom(p, p.early, one.nodeId)) p.early.set(one.nodeId, one);
     return accept(undefined);
@@ -25,7 +26,7 @@ export function offer(p: PoolState, one: Announcement, from: NodeId): Outcome<vo
   }
   const known = p.announced.get(one.nodeId);
   if (known) {
-    if (known.blobHash !== one.blobHash) return reject('equivocation');
+    if (keyOf(known) !== keyOf(one)) return reject('equivocation');
     retry(p, known, from);
     return accept(undefined);
   }

@@ -8,6 +8,7 @@ import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Announcement } from './announcement.ts';
 import type { BlobShelf } from './blob-exchange.ts';
+import { type BlobShape, blobBytes } from './compression/blob.ts';
 import type { StageReplica } from './replica.ts';
 
 export interface PoolOptions {
@@ -15,12 +16,16 @@ export interface PoolOptions {
   readonly clock: Clock;
   readonly replica: StageReplica;
   readonly shelf: BlobShelf;
-  /** Exact size of a blob in this network. */
-  readonly blobBytes: number;
+  /** The stage that this node holds. */
+  readonly stage: number;
+  /** Of the blobs of each stage. */
+  readonly shapes: readonly BlobShape[];
+  /** Whether it takes in contributions to every stage: its vote says that their blobs can be had. */
+  readonly votes: boolean;
   /** Batches a node can have trained in one round. */
   readonly batchesMax: number;
-  /** Whose announcements always find room. */
-  readonly memberIds: readonly NodeId[];
+  /** Whose announcements always find room, and the stage of each. */
+  readonly members: ReadonlyMap<NodeId, number>;
   readonly onChange: () => void;
   readonly onRejected: (round: number, node: NodeId, code: string) => void;
 }
@@ -33,7 +38,6 @@ export interface PoolEntry {
 
 export interface PoolState {
   readonly options: PoolOptions;
-  readonly members: ReadonlySet<NodeId>;
   /** Announcements of later rounds, one for each node. */
   readonly early: Map<NodeId, Announcement>;
   round: number;
@@ -49,14 +53,13 @@ export interface PoolState {
   generation: AbortController;
 }
 
-/** Nodes besides the members whose announcements are kept for one round: keys cost nothing, so there may be any number. */
+/** Nodes besides the members whose announcements are kept, for each stage: keys cost nothing, so there may be any number. */
 const strangersMax = 64;
 
 /** Empty, and in no round yet. */
 export function newPoolState(options: PoolOptions): PoolState {
   return {
     options,
-    members: new Set(options.memberIds),
     early: new Map(),
     round: -1,
     base: '',
@@ -69,8 +72,14 @@ export function newPoolState(options: PoolOptions): PoolState {
   };
 }
 
-export function keyOf({ nodeId, blobHash }: Announcement): string {
-  return `${nodeId}/${blobHash}`;
+/** A blob that is sound in one stage is not in another, so the stage is part of the name. */
+export function keyOf({ nodeId, stage, blobHash }: Announcement): string {
+  return `${nodeId}/${stage}/${blobHash}`;
+}
+
+/** Whether this node takes in contributions to that stage. */
+export function isWanted({ options }: PoolState, stage: number): boolean {
+  return options.votes || stage === options.stage;
 }
 
 /** Whether `known` has room for one more entry of this node. */
@@ -79,17 +88,24 @@ export function hasRoom(
   known: ReadonlyMap<NodeId, unknown> | ReadonlySet<NodeId>,
   node: NodeId,
 ): boolean {
-  if (p.members.has(node) || known.has(node)) return true;
+  const { members, shapes } = p.options;
+  if (members.has(node) || known.has(node)) return true;
   let strangers = 0;
-  for (const other of known.keys()) if (!p.members.has(other)) strangers++;
-  return strangers < strangersMax;
+  for (const other of known.keys()) if (!members.has(other)) strangers++;
+  return strangers < strangersMax * shapes.length;
 }
 
-/** Whether the announcement fits the round: `wrong-round`, `wrong-base`, `wrong-shape` or `too-many-batches` else. */
+/**
+ * Whether the announcement fits the round. Codes: `wrong-round`, `wrong-stage`, `wrong-base`, `wrong-shape`,
+ * `too-many-batches`. What the base of another stage is only that stage's cohort can tell.
+ */
 export function check({ options, round, base }: PoolState, one: Announcement): Outcome<void> {
   if (one.round !== round) return reject('wrong-round', `${one.round}, now ${round}`);
-  if (one.base !== base) return reject('wrong-base');
-  if (one.blobBytes !== options.blobBytes) return reject('wrong-shape', `${one.blobBytes} bytes`);
+  const shape = options.shapes[one.stage];
+  if (!shape) return reject('wrong-stage', `${one.stage}`);
+  if (one.stage === options.stage && one.base !== base) return reject('wrong-base');
+  if (one.blobBytes !== blobBytes(shape.codec, shape.length))
+    return reject('wrong-shape', `${one.blobBytes} bytes`);
   if (one.batches < 1 || one.batches > options.batchesMax) return reject('too-many-batches');
   return accept(undefined);
 }

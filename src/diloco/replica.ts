@@ -131,8 +131,11 @@ export interface StageReplica extends PipelineStage {
   evaluate(batches: readonly Batch[], of?: WeightsChoice): Promise<number>;
   /** compress(w_r − w_local, e): the contribution of this round; the same bytes when asked again. */
   contribute(): Promise<Contribution>;
-  /** Whether the bytes are a well-formed contribution with this hash and finite values. */
-  screen(blob: Uint8Array, blobHash: HashHex): Promise<Outcome<void>>;
+  /**
+   * Whether the bytes are a well-formed contribution with this hash and finite values: to this stage, or to another whose
+   * flat vector has `length` elements.
+   */
+  screen(blob: Uint8Array, blobHash: HashHex, length?: number): Promise<Outcome<void>>;
   /** Aggregates the decided list, takes the outer step, and stands at the start of the next round. */
   closeRound(request: RoundRequest): Promise<Outcome<RoundResult>>;
   /** Undefined when this replica is not in that round (any more). */

@@ -47,6 +47,7 @@ async function behind(others: number) {
     const peers = transport!.peers();
     const request = {
       transport: transport!,
+      stage: 0,
       agreed,
       plan: tinySettings.plan,
       flatLength,
@@ -68,13 +69,17 @@ test('a state of several leaves comes from several peers', async () => {
   const { transports, replica, fetch } = await behind(2);
   const asked = new Set<string>();
   for (const transport of transports.slice(1)) {
-    serveState(transport, {
-      ...ahead,
-      readLeaf: (...which) => {
-        asked.add(transport.self);
-        return ahead.readLeaf(...which);
+    serveState(
+      transport,
+      {
+        ...ahead,
+        readLeaf: (...which) => {
+          asked.add(transport.self);
+          return ahead.readLeaf(...which);
+        },
       },
-    });
+      0,
+    );
   }
   assert.equal(await fetch(), 'accepted');
   assert.equal((await replica.position()).stateHash, stateHash);
@@ -95,7 +100,7 @@ test('leaves with a bad proof, another root or garbage come from elsewhere; who 
   for (const [i, lie] of liars.entries()) {
     transports[i + 1]!.handle(stateProtocol, async () => accept(lie((await ahead.readLeaf(round, 0))!)));
   }
-  serveState(transports[4]!, ahead);
+  serveState(transports[4]!, ahead, 0);
   assert.equal(await fetch(), 'accepted');
   assert.equal((await replica.position()).stateHash, stateHash);
   assert.deepEqual([...new Set(penalties)].sort(), [
@@ -108,7 +113,7 @@ test('leaves with a bad proof, another root or garbage come from elsewhere; who 
 test('peers that stall or are in another round: what is left is asked, and nothing changes when nobody is left', async () => {
   const { transports, fetch, unchanged, penalties } = await behind(2);
   transports[1]!.handle(stateProtocol, () => new Promise(() => {}));
-  serveState(transports[2]!, await tinyReplica({ config }));
+  serveState(transports[2]!, await tinyReplica({ config }), 0);
   assert.equal(await fetch(), 'state-unavailable');
   await unchanged();
   assert.deepEqual(penalties, [], 'being elsewhere is no offence');
@@ -119,7 +124,7 @@ test('peers that stall or are in another round: what is left is asked, and nothi
 
 test('a state that nobody agreed on is not taken, though its proofs are right', async () => {
   const { transports, fetch, unchanged } = await behind(1);
-  serveState(transports[1]!, ahead);
+  serveState(transports[1]!, ahead, 0);
   assert.equal(await fetch({ round, stateHash: '0'.repeat(64) }), 'state-unavailable');
   await unchanged();
 });
@@ -135,7 +140,7 @@ test('an abort ends it at once', async () => {
 
 test('requests that make no sense are answered with codes', async () => {
   const { transports, clock } = await behind(1);
-  serveState(transports[1]!, ahead);
+  serveState(transports[1]!, ahead, 0);
   const ask = async (body: Uint8Array) => {
     let code = '';
     void transports[0]!
@@ -144,9 +149,10 @@ test('requests that make no sense are answered with codes', async () => {
     await clock.run(clock.nowMs() + 10_000, () => code !== '');
     return code;
   };
-  assert.equal(await ask(encodeCanonical([round, 0])), 'accepted');
-  assert.equal(await ask(encodeCanonical([round, stateLeaves])), 'other-round');
-  assert.equal(await ask(encodeCanonical([round + 1, 0])), 'other-round');
-  for (const wrong of [[round], [round, -1], [0.5, 0], ['a', 0], 'x'])
+  assert.equal(await ask(encodeCanonical([round, 0, 0])), 'accepted');
+  assert.equal(await ask(encodeCanonical([round, 0, stateLeaves])), 'other-round');
+  assert.equal(await ask(encodeCanonical([round + 1, 0, 0])), 'other-round');
+  assert.equal(await ask(encodeCanonical([round, 1, 0])), 'wrong-stage');
+  for (const wrong of [[round, 0], [round, 0, -1], [0.5, 0, 0], [round, 'a', 0], 'x'])
     assert.equal(await ask(encodeCanonical(wrong)), 'malformed');
 });

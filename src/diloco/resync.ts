@@ -1,6 +1,6 @@
 /**
- * Fetching an agreed state from anyone: leaves are verified one by one against the root, the root against the agreed
- * hash, so who sends them does not matter. For a node that was away, diverged, or joins late.
+ * Fetching a stage's agreed state from anyone that holds it: leaves are verified one by one against the root, the root
+ * against the agreed hash, so who sends them does not matter. For a node that was away, diverged, or joins late.
  */
 import { z } from 'zod';
 import { stateProtocol } from '../net/protocol.ts';
@@ -17,18 +17,24 @@ import type { AgreedState } from './statement.ts';
 /** Leaves asked for at a time. */
 const leavesInFlight = 4;
 
-const requestSchema = z.tuple([z.number().int().min(0), z.number().int().min(0)]);
+const counter = z.number().int().min(0);
+const requestSchema = z.tuple([counter, counter, counter]);
 const bytesSchema = z.instanceof(Uint8Array);
 const answerSchema = z.tuple([bytesSchema, bytesSchema, z.array(bytesSchema).max(40)]);
 
-/** Answers [round, leaf] with [root, bytes, proof]: `malformed`, `other-round`. */
-export function serveState(transport: Transport, replica: StageReplica): () => void {
+/**
+ * Answers [round, stage, leaf] with [root, bytes, proof]: `malformed`, `other-round`, and `wrong-stage` from a node that
+ * holds another than `stage`.
+ */
+export function serveState(transport: Transport, replica: StageReplica, stage: number): () => void {
   return transport.handle(stateProtocol, async (_from, request) => {
     const decoded = decodeCanonical(request, stateProtocol.requestBytesMax);
     if (!decoded.ok) return decoded;
     const parsed = requestSchema.safeParse(decoded.value);
     if (!parsed.success) return reject('malformed');
-    const leaf = await replica.readLeaf(...parsed.data);
+    const [round, wanted, index] = parsed.data;
+    if (wanted !== stage) return reject('wrong-stage');
+    const leaf = await replica.readLeaf(round, index);
     if (!leaf) return reject('other-round');
     return accept(encodeCanonical([leaf.root, leaf.bytes, leaf.proof]));
   });
@@ -36,6 +42,8 @@ export function serveState(transport: Transport, replica: StageReplica): () => v
 
 export interface StateRequest {
   readonly transport: Transport;
+  /** The stage that this replica holds. */
+  readonly stage: number;
   readonly agreed: AgreedState;
   /** 32 bytes: names architecture and stage. */
   readonly plan: Uint8Array;
@@ -48,10 +56,10 @@ export interface StateRequest {
 
 /**
  * All leaves of the agreed state, in order. A peer whose answer fails its proof is penalised and not asked again;
- * `state-unavailable` when every peer failed or has gone on to another round.
+ * `state-unavailable` when every peer failed, holds another stage or has gone on to another round.
  */
 export async function fetchState(request: StateRequest): Promise<Outcome<Uint8Array[]>> {
-  const { agreed, plan, flatLength, signal } = request;
+  const { stage, agreed, plan, flatLength, signal } = request;
   const count = leafCount(flatLength);
   const usable = new Set(request.peers);
   const leaves: Uint8Array[] = new Array(count);
@@ -72,7 +80,7 @@ export async function fetchState(request: StateRequest): Promise<Outcome<Uint8Ar
     for (let attempt = 0; attempt < peers.length; attempt++) {
       const peer = peers[(index + attempt) % peers.length]!;
       if (!usable.has(peer)) continue;
-      const body = encodeCanonical([agreed.round, index]);
+      const body = encodeCanonical([agreed.round, stage, index]);
       const answer = await request.transport.request(peer, stateProtocol, body, signal);
       if (signal.aborted) return false;
       const leaf = answer.ok ? checked(index, answer.value) : undefined;

@@ -7,7 +7,7 @@ import { announce, contributionTopic, decodeAnnouncement, encodeAnnouncement } f
 import type { Contribution } from './replica.ts';
 import { isDecided, type RoundState } from './round-state.ts';
 
-/** Nodes waited for besides the members. */
+/** Nodes waited for besides the members, for each stage. */
 const contributorsExpectedMax = 64;
 
 /** An announcement is said again after this long, then after twice as long, until its round is decided. */
@@ -16,10 +16,11 @@ const repeatMsMax = 30_000;
 
 /** Announces this node's own contribution. */
 export async function contribute(r: RoundState, made: Contribution, batches: number): Promise<void> {
-  const { networkId, key, transport, shelf, onKeepFailed } = r.options;
+  const { networkId, key, stage, transport, shelf, batchesMax, onKeepFailed } = r.options;
   const { blob, blobHash } = made;
   await shelf.keep(r.round, blobHash, blob).catch(onKeepFailed);
-  const body = { round: r.round, base: r.base, blobHash, blobBytes: blob.length, batches };
+  const counted = Math.min(batches, batchesMax);
+  const body = { round: r.round, stage, base: r.base, blobHash, blobBytes: blob.length, batches: counted };
   r.own = announce(networkId, body, key);
   r.pool.offer(r.own, transport.self);
   await transport.publish(contributionTopic, encodeAnnouncement(r.own));
@@ -41,7 +42,7 @@ export function repeatOwn(r: RoundState, delayMs = repeatMsMin): void {
 
 /** Takes an announcement from the topic: untrusted bytes. */
 export function hear(r: RoundState, from: NodeId, message: Uint8Array): void {
-  const { networkId, transport, onRejected } = r.options;
+  const { networkId, transport, shapes, onRejected } = r.options;
   const decoded = decodeAnnouncement(networkId, message);
   if (!decoded.ok) {
     transport.penalize(from, decoded.code);
@@ -49,10 +50,10 @@ export function hear(r: RoundState, from: NodeId, message: Uint8Array): void {
   }
   const one = decoded.value;
   const offered = r.pool.offer(one, from);
-  if (offered.ok) return;
+  if (offered.ok || offered.code === 'not-wanted') return;
   // It came just too late for the round before: a node that is a little slower than the members is waited for from
   // now on, or its work would never count.
-  if (one.round === r.round - 1 && r.lastContributors.size < contributorsExpectedMax)
-    r.lastContributors.add(one.nodeId);
+  if (one.round === r.round - 1 && r.lastContributors.size < contributorsExpectedMax * shapes.length)
+    r.lastContributors.set(one.nodeId, one.stage);
   if (offered.code === 'equivocation') onRejected(r.round, one.nodeId, offered.code);
 }

@@ -1,24 +1,23 @@
 /**
- * When to ask for a decision: everybody expected has come, or the deadline has passed with something to decide. What
- * is proposed then, and what gets this node's vote, is not known here.
+ * When to ask for a decision: every stage has all that is expected of it, or its deadline has passed, and there is
+ * something to decide. What is proposed then, and what gets this node's vote, is not known here.
  */
 import type { NodeId } from '../net/transport.ts';
-import { arrivals, isDecided, type RoundState, wakeWaiting } from './round-state.ts';
+import { listable } from './round-bases.ts';
+import { arrivals, isDecided, isMember, type RoundState, wakeWaiting } from './round-state.ts';
 
 /** To be called whenever something has changed that may make the round ripe. */
 export function notice(r: RoundState): void {
   cancelDeadline(r);
   wakeWaiting(r);
   if (r.closed || r.round < 0 || r.pool.valid().length === 0 || isDecided(r)) return;
-  const settled = r.pool.settled();
-  if (expected(r).every((node) => settled.has(node))) {
-    ripen(r);
-    return;
-  }
-  const dueMs = r.deadline.collectingMs(arrivals(r), r.options.memberIds.length);
-  if (dueMs === undefined) return;
+  const arrived = arrivals(r);
+  // A stage whose nodes are all gone is waited for no longer than the others' pace allows.
+  const dues = incompleteStages(r).map((stage) => r.deadlines.collectingMs(stage, arrived));
+  if (dues.includes(undefined)) return;
+  const dueMs = Math.max(0, ...dues.map((due) => due ?? 0));
   const { clock } = r.options;
-  const leftMs = r.startedMs + dueMs - clock.nowMs();
+  const leftMs = dues.length === 0 ? 0 : r.startedMs + dueMs - clock.nowMs();
   if (leftMs <= 0) ripen(r);
   else r.cancelTimer = clock.setTimer(leftMs, () => notice(r));
 }
@@ -28,12 +27,32 @@ export function cancelDeadline(r: RoundState): void {
   r.cancelTimer = () => {};
 }
 
+/** Stages without a contribution that could be listed. A node without a vote looks at its own only. */
+export function emptyStages(r: RoundState): number[] {
+  const filled = new Set(listable(r).map((one) => one.stage));
+  return watchedStages(r).filter((stage) => !filled.has(stage));
+}
+
+function watchedStages(r: RoundState): number[] {
+  return isMember(r) ? [...r.options.shapes.keys()] : [r.options.stage];
+}
+
+/** Stages that are empty, or of which somebody is still expected. */
+function incompleteStages(r: RoundState): number[] {
+  const empty = emptyStages(r);
+  const settled = r.pool.settled();
+  return watchedStages(r).filter(
+    (stage) => empty.includes(stage) || !expected(r, stage).every((node) => settled.has(node)),
+  );
+}
+
 /** Nodes whose contribution is worth waiting for: members that are connected, and others who came last time. */
-function expected({ options, lastContributors }: RoundState): NodeId[] {
-  const { transport, memberIds } = options;
+function expected({ options, lastContributors }: RoundState, stage: number): NodeId[] {
+  const { transport, members, stage: ownStage } = options;
   const connected = new Set([transport.self, ...transport.peers()]);
-  const wanted = new Set([...memberIds, ...lastContributors, transport.self]);
-  return [...wanted].filter((node) => connected.has(node));
+  const own = new Map([[transport.self, ownStage]]);
+  const wanted = new Map([...members, ...lastContributors, ...own]);
+  return [...wanted].filter(([node, of]) => of === stage && connected.has(node)).map(([node]) => node);
 }
 
 function ripen(r: RoundState): void {

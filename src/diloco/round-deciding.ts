@@ -3,9 +3,11 @@
  * decided is the business of consensus, what is done with the blobs that of the replica.
  */
 import type { DecidedBlock } from '../consensus/types.ts';
+import type { NodeId } from '../net/transport.ts';
 import { assert } from '../std/assert.ts';
+import type { Announcement } from './announcement.ts';
 import { cancelDeadline, notice } from './round-collecting.ts';
-import { decodeRoundList, type RoundList } from './round-list.ts';
+import { decodeRoundList, type RoundList, shareOf } from './round-list.ts';
 import { change, isDecided, type RoundState, wakeWaiting } from './round-state.ts';
 
 /** Decided lists kept until their round is closed here. */
@@ -41,13 +43,34 @@ export async function decision(r: RoundState, signal: AbortSignal): Promise<Roun
   }
 }
 
-/** Blobs of a decided list, in its order; undefined when one cannot be had from anyone, or the signal aborts. */
+/** What a decided list means for the stage that this node holds. */
+export interface Closing {
+  /** In the decided order; with none of them the stage keeps its weights, and goes on to the next round all the same. */
+  readonly contributions: readonly Announcement[];
+  /** Listed, and left out by the whole cohort before screening. */
+  readonly rejected: readonly { readonly node: NodeId; readonly code: 'wrong-base' }[];
+}
+
+/**
+ * The own stage's part of a decided list of this round; undefined when it is against another base and this node does
+ * not know that its own is the one its cohort agreed on: then it may be this node that stands in the wrong place.
+ */
+export function closingOf(r: RoundState, list: RoundList): Closing | undefined {
+  const { stage, agreedBase } = r.options;
+  const { contributions, base } = shareOf(list, stage);
+  if (base === undefined || base === r.base) return { contributions, rejected: [] };
+  if (agreedBase(list.round, stage) !== r.base) return undefined;
+  const rejected = contributions.map(({ nodeId }) => ({ node: nodeId, code: 'wrong-base' as const }));
+  return { contributions: [], rejected };
+}
+
+/** Their blobs, in order; undefined when one cannot be had from anyone, or the signal aborts. */
 export async function blobsOf(
   r: RoundState,
-  list: RoundList,
+  listed: readonly Announcement[],
   signal: AbortSignal,
 ): Promise<readonly Uint8Array[] | undefined> {
-  const all = Promise.all(list.contributions.map((one) => r.pool.obtain(one)));
+  const all = Promise.all(listed.map((one) => r.pool.obtain(one)));
   const outcomes = await unlessAborted(all, signal);
   const blobs = outcomes?.map((outcome) => (outcome.ok ? outcome.value : undefined));
   return blobs?.every((blob) => blob !== undefined) ? blobs : undefined;

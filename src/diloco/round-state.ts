@@ -8,20 +8,27 @@ import type { Clock } from '../std/clock.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { Announcement } from './announcement.ts';
 import type { BlobShelf } from './blob-exchange.ts';
+import type { BlobShape } from './compression/blob.ts';
 import type { ContributionPool } from './contribution-pool.ts';
-import { createRoundDeadline, type RoundDeadline } from './deadline.ts';
+import { type Arrival, createStageDeadlines, type StageDeadlines } from './deadline.ts';
 import type { StageReplica } from './replica.ts';
-import type { RoundList } from './round-list.ts';
+import { type RoundList, shareOf } from './round-list.ts';
 
 export interface RoundOptions {
   readonly networkId: Uint8Array;
   readonly key: KeyPair;
-  readonly memberIds: readonly NodeId[];
+  /** The stage that this node holds. */
+  readonly stage: number;
+  /** Of the blobs of each stage: there are as many stages. */
+  readonly shapes: readonly BlobShape[];
+  /** Members, and the stage of each. */
+  readonly members: ReadonlyMap<NodeId, number>;
+  /** The state that the cohort of a stage has agreed to begin a round in, if it is known. */
+  readonly agreedBase: (round: number, stage: number) => HashHex | undefined;
   readonly transport: Transport;
   readonly clock: Clock;
   readonly replica: StageReplica;
   readonly shelf: BlobShelf;
-  readonly blobBytes: number;
   readonly batchesMax: number;
   /** Asks consensus for a decision (`ConsensusReplica.wake`). */
   readonly wake: () => void;
@@ -32,8 +39,7 @@ export interface RoundOptions {
 
 export interface RoundState {
   readonly options: RoundOptions;
-  readonly members: ReadonlySet<NodeId>;
-  readonly deadline: RoundDeadline;
+  readonly deadlines: StageDeadlines;
   readonly pool: ContributionPool;
   /** Lists by round, from the one that has begun on. */
   readonly decided: Map<number, RoundList>;
@@ -41,6 +47,7 @@ export interface RoundState {
   /** Resumes of those who wait for a change. */
   readonly waiting: Set<() => void>;
   round: number;
+  /** Of the stage that this node holds. */
   base: HashHex;
   startedMs: number;
   /** Whether this node began the round with the others, so that arrivals tell how long a round takes. */
@@ -50,7 +57,8 @@ export interface RoundState {
   closed: boolean;
   /** This node's announcement of the round. */
   own: Announcement | undefined;
-  lastContributors: Set<NodeId>;
+  /** Who contributed to the round before, and to which stage. */
+  lastContributors: Map<NodeId, number>;
   cancelTimer: () => void;
   cancelRepeat: () => void;
 }
@@ -59,8 +67,9 @@ export interface RoundState {
 export function newRoundState(options: RoundOptions, pool: ContributionPool): RoundState {
   return {
     options,
-    members: new Set(options.memberIds),
-    deadline: createRoundDeadline(),
+    deadlines: createStageDeadlines(
+      options.shapes.map((_, stage) => [...options.members.values()].filter((of) => of === stage).length),
+    ),
     pool,
     decided: new Map(),
     newestDecided: -1,
@@ -72,7 +81,7 @@ export function newRoundState(options: RoundOptions, pool: ContributionPool): Ro
     ripe: false,
     closed: false,
     own: undefined,
-    lastContributors: new Set(),
+    lastContributors: new Map(),
     cancelTimer: () => {},
     cancelRepeat: () => {},
   };
@@ -83,9 +92,24 @@ export function isDecided(r: RoundState): boolean {
   return r.newestDecided >= r.round;
 }
 
-/** When each valid contribution of the round was here, in milliseconds after this node's start of it. */
-export function arrivals(r: RoundState): number[] {
-  return r.pool.valid().map((entry) => entry.validAtMs - r.startedMs);
+/** Whether this node has a vote, and so takes part in closing the round for every stage. */
+export function isMember({ options }: RoundState): boolean {
+  return options.members.has(options.key.nodeId);
+}
+
+/** This node's announcement on the decided list of the round, if it is decided and names it. */
+export function ownShare(r: RoundState): Announcement | undefined {
+  const list = r.decided.get(r.round);
+  const share = list && shareOf(list, r.options.stage);
+  if (share?.base !== r.base) return undefined;
+  return share.contributions.find((one) => one.nodeId === r.options.key.nodeId);
+}
+
+/** When each valid contribution of the round was here, after this node's start of it. */
+export function arrivals(r: RoundState): Arrival[] {
+  return r.pool.valid().map(({ announcement, validAtMs }) => {
+    return { stage: announcement.stage, atMs: validAtMs - r.startedMs };
+  });
 }
 
 /** Contributions of the round that are here and valid, own included. */

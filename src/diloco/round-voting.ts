@@ -3,13 +3,17 @@
  * does with the answers, is not known here.
  */
 import type { ProposalContext } from '../consensus/types.ts';
-import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList } from './round-list.ts';
-import { change, contributions, isDecided, type RoundState } from './round-state.ts';
+import { basesFit, listable } from './round-bases.ts';
+import { emptyStages } from './round-collecting.ts';
+import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';
+import { change, isDecided, type RoundState } from './round-state.ts';
 
 /** The list of what is here; undefined when there is nothing to decide, or the chain already carries the round. */
 export async function propose(r: RoundState, context: ProposalContext): Promise<Uint8Array | undefined> {
-  if (r.pool.valid().length === 0 || isDecided(r) || carriesRound(r, context, r.round)) return undefined;
-  return encodeRoundList(drawn(r));
+  if (isDecided(r) || carriesRound(r, context, r.round)) return undefined;
+  if (!r.ripe && emptyStages(r).length > 0) return undefined;
+  const list = drawn(r);
+  return list.contributions.length > 0 ? encodeRoundList(list) : undefined;
 }
 
 /** Whether the proposal gets this node's vote; waits until this node has made up its mind, or the signal aborts. */
@@ -23,26 +27,30 @@ export async function validate(
   const list = decoded.value;
   const { signal } = context;
   if (list.round <= r.newestDecided || carriesRound(r, context, list.round)) return false;
-  if (!(await reached(r, list.round, signal)) || list.round !== r.round || list.base !== r.base) return false;
+  if (!(await reached(r, list.round, signal)) || !basesFit(r, list)) return false;
   const outcomes = await Promise.all(list.contributions.map((one) => r.pool.obtain(one)));
   if (!outcomes.every((outcome) => outcome.ok)) return false;
   // No vote before this node would itself close the round, or a hostile leader could close it with few in.
   while (!r.ripe && r.round === list.round && !signal.aborted) await change(r, signal);
   if (r.round !== list.round || signal.aborted) return false;
-  return listsMost(r, list);
+  return basesFit(r, list) && listsMost(r, list);
 }
 
-/** A proposer that leaves out most of what has arrived does not get this vote; the next leader will do better. */
+/** A proposer that leaves out most of what has arrived for a stage does not get this vote; the next will do better. */
 function listsMost(r: RoundState, list: RoundList): boolean {
-  const listed = new Set(list.contributions.map((one) => one.nodeId));
-  const here = drawn(r).contributions;
-  const missing = here.filter((one) => !listed.has(one.nodeId)).length;
-  return 2 * missing <= here.length;
+  const listed = new Set(list.contributions.map(({ nodeId, stage }) => `${stage}/${nodeId}`));
+  const ours = drawn(r);
+  return r.options.shapes.every((_, stage) => {
+    const here = shareOf(ours, stage).contributions;
+    const missing = here.filter(({ nodeId }) => !listed.has(`${stage}/${nodeId}`)).length;
+    return 2 * missing <= here.length;
+  });
 }
 
 /** The list that this node would close the round with now. */
 function drawn(r: RoundState): RoundList {
-  return drawRoundList(r.round, r.base, contributions(r), r.members);
+  const { shapes, members } = r.options;
+  return drawRoundList({ round: r.round, announcements: listable(r), stages: shapes.length, members });
 }
 
 function carriesRound(r: RoundState, context: ProposalContext, wanted: number): boolean {

@@ -10,13 +10,14 @@ import {
   createVirtualNetwork,
   networkId,
   screeningReplica,
+  shape,
   testBase,
 } from '../../test/virtual-network.ts';
 import type { DecidedBlock, ProposalContext } from '../consensus/types.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
 import { memoryStore } from '../std/store.ts';
-import { contributionTopic, encodeAnnouncement } from './announcement.ts';
+import { type Announcement, contributionTopic, encodeAnnouncement } from './announcement.ts';
 import { createBlobShelf, serveBlobs } from './blob-exchange.ts';
 import type { Contribution } from './replica.ts';
 import { createRoundCoordinator } from './round.ts';
@@ -35,7 +36,9 @@ const block = (payload: Uint8Array): DecidedBlock => ({
 });
 
 /** Node 0 coordinates; all `members` first nodes are members. */
-const nobody: ReadonlySet<string> = new Set();
+const nobody: ReadonlyMap<string, number> = new Map();
+const draw = (round: number, announcements: readonly Announcement[]) =>
+  drawRoundList({ round, announcements, stages: 1, members: nobody });
 
 function coordinatorOf(count = 4, members = count) {
   const network = createVirtualNetwork(count);
@@ -47,16 +50,17 @@ function coordinatorOf(count = 4, members = count) {
     serveBlobs(transport, shelf);
     return shelf;
   });
-  const made = blobOf(1);
   const coordinator = createRoundCoordinator({
     networkId,
     key: keys[0]!,
-    memberIds: ids.slice(0, members),
+    stage: 0,
+    shapes: [shape],
+    members: new Map(ids.slice(0, members).map((id) => [id, 0])),
+    agreedBase: () => undefined,
     transport: transports[0]!,
     clock: network.clock,
     replica: screeningReplica,
     shelf: shelves[0]!,
-    blobBytes: made.blob.length,
     batchesMax: 20,
     wake: () => void wakes++,
     onKeepFailed: assert.ifError,
@@ -79,7 +83,7 @@ function coordinatorOf(count = 4, members = count) {
       shelves[index]!.put(round, one.blobHash, one.blob);
       return announced(keys[index]!, one, { round, base });
     });
-    return encodeRoundList(drawRoundList(round, base, all, nobody));
+    return encodeRoundList(draw(round, all));
   };
   const asked = async <T>(work: Promise<T>, ms = 60_000): Promise<T | 'waiting'> => {
     let result: { value: T } | undefined;
@@ -245,7 +249,7 @@ test('does not vote for another base or round, garbage, a decided or undecided r
   assert.equal(await validate(listOf([1], { round: 4 })), false);
   assert.equal(await validate(listOf([1], { round: 5, base: nextBase })), false);
   const withheld = announced(keys[1]!, blobOf(99), { round: 5 });
-  assert.equal(await validate(encodeRoundList(drawRoundList(5, testBase, [withheld], nobody))), false);
+  assert.equal(await validate(encodeRoundList(draw(5, [withheld]))), false);
   const good = listOf([1, 2], { round: 5 });
   assert.equal(await validate(good, [good]), false, 'its chain already carries the round');
   application.decided(block(good));
@@ -343,20 +347,17 @@ test('blobs of a decided list, in its order; none when one is nowhere, or the no
   const decoded = decodeRoundList(networkId, listOf([1, 2, 3]));
   assert.ok(decoded.ok);
   application.decided(block(encodeRoundList(decoded.value)));
-  const blobs = await asked(coordinator.blobsOf(decoded.value, never));
+  const blobs = await asked(coordinator.blobsOf(decoded.value.contributions, never));
   assert.ok(blobs !== 'waiting' && blobs);
   assert.deepEqual(
     blobs.map((blob) => sha256Hex(blob)),
     decoded.value.contributions.map(({ blobHash }) => blobHash),
   );
-  const withheld = drawRoundList(0, testBase, [announced(keys[1]!, blobOf(99))], nobody);
+  const withheld = draw(0, [announced(keys[1]!, blobOf(99))]).contributions;
   assert.equal(await asked(coordinator.blobsOf(withheld, never)), undefined);
   network.link = () => ({ delayMs: 1, lost: true });
   const abort = new AbortController();
-  const stalled = coordinator.blobsOf(
-    drawRoundList(0, testBase, [announced(keys[2]!, blobOf(98))], nobody),
-    abort.signal,
-  );
+  const stalled = coordinator.blobsOf([announced(keys[2]!, blobOf(98))], abort.signal);
   assert.equal(await asked(stalled, 100), 'waiting');
   abort.abort();
   assert.equal(await asked(stalled, 0), undefined);

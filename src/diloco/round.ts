@@ -10,13 +10,14 @@ import { createContributionPool } from './contribution-pool.ts';
 import type { Contribution } from './replica.ts';
 import { contribute, hear, repeatOwn } from './round-announcing.ts';
 import { notice } from './round-collecting.ts';
-import { blobsOf, decision, takeDecision } from './round-deciding.ts';
+import { blobsOf, type Closing, closingOf, decision, takeDecision } from './round-deciding.ts';
 import type { RoundList } from './round-list.ts';
 import {
   arrivals,
   contributions,
   isDecided,
   newRoundState,
+  ownShare,
   type RoundOptions,
   type RoundState,
 } from './round-state.ts';
@@ -24,7 +25,7 @@ import { propose, validate } from './round-voting.ts';
 
 export interface RoundCoordinator {
   readonly application: Pick<Application, 'propose' | 'validate' | 'decided'>;
-  /** Starts collecting for a round whose base this node holds. */
+  /** Starts collecting for a round; `base` is the state hash that this node's stage begins it in. */
   begin(round: number, base: HashHex): void;
   /** Announces this node's own contribution. */
   contribute(contribution: Contribution, batches: number): Promise<void>;
@@ -43,14 +44,20 @@ export interface RoundCoordinator {
   isLate(): boolean;
   /** Contributions of the round that are here and valid, own included. */
   contributions(): readonly Announcement[];
-  /** Blobs of a decided list, in its order; undefined when one cannot be had from anyone, or the signal aborts. */
-  blobsOf(list: RoundList, signal: AbortSignal): Promise<readonly Uint8Array[] | undefined>;
+  /**
+   * What the decided list of the round means for the stage that this node holds; undefined when it is against another
+   * base, and this node's may be the wrong one.
+   */
+  closing(list: RoundList): Closing | undefined;
+  /** Blobs of contributions to that stage, in order; undefined when one cannot be had, or the signal aborts. */
+  blobsOf(listed: readonly Announcement[], signal: AbortSignal): Promise<readonly Uint8Array[] | undefined>;
   close(): void;
 }
 
 export function createRoundCoordinator(options: RoundOptions): RoundCoordinator {
-  const { transport, key } = options;
-  const pool = createContributionPool({ ...options, onChange: () => notice(r) });
+  const { transport, members, key } = options;
+  const votes = members.has(key.nodeId);
+  const pool = createContributionPool({ ...options, votes, onChange: () => notice(r) });
   const r = newRoundState(options, pool);
   const unsubscribe = transport.subscribe(contributionTopic, announcementBytesMax, (from, message) =>
     hear(r, from, message),
@@ -68,12 +75,13 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     begin: (round, base) => begin(r, round, base),
     contribute: (made, batches) => contribute(r, made, batches),
     decision: (signal) => decision(r, signal),
-    ownShare: () => r.decided.get(r.round)?.contributions.find((one) => one.nodeId === key.nodeId),
+    ownShare: () => ownShare(r),
     isDecided: () => isDecided(r),
     newestDecided: () => r.newestDecided,
     isLate: () => isLate(r),
     contributions: () => contributions(r),
-    blobsOf: (list, signal) => blobsOf(r, list, signal),
+    closing: (list) => closingOf(r, list),
+    blobsOf: (listed, signal) => blobsOf(r, listed, signal),
     close: () => {
       close(r);
       unsubscribe();
@@ -97,13 +105,13 @@ function begin(r: RoundState, round: number, base: HashHex): void {
 
 /** What the round that is left tells of the next one: how long it may take, and who may come. */
 function learnFrom(r: RoundState, nextRound: number): void {
-  if (r.onTime) r.deadline.record(arrivals(r));
-  r.lastContributors = new Set(contributions(r).map((one) => one.nodeId));
+  if (r.onTime) r.deadlines.record(arrivals(r));
+  r.lastContributors = new Map(contributions(r).map(({ nodeId, stage }) => [nodeId, stage]));
   r.onTime = nextRound === r.round + 1 && r.decided.has(r.round);
 }
 
 function isLate(r: RoundState): boolean {
-  const dueMs = r.deadline.trainingMs();
+  const dueMs = r.deadlines.trainingMs(r.options.stage);
   return dueMs !== undefined && r.options.clock.nowMs() - r.startedMs >= dueMs;
 }
 

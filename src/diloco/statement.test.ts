@@ -26,6 +26,7 @@ const bookOf = (weights = [1, 1, 1, 1]) =>
 /** As if its signature had been verified. */
 const said = (member: number, round: number, stateHash: string): Statement => ({
   round,
+  stage: 0,
   stateHash,
   nodeId: ids[member] ?? 'stranger',
   publicKey: key.publicKey,
@@ -35,7 +36,7 @@ const codeOf = (outcome: { ok: true } | { ok: false; code: string }) =>
   outcome.ok ? 'accepted' : outcome.code;
 
 test('what is encoded is what is decoded; every field is signed, and so is the network', () => {
-  const one = makeStatement(network, 12, hashA, key);
+  const one = makeStatement(network, { round: 12, stage: 2, stateHash: hashA }, key);
   const bytes = encodeCanonical(statementFields(one));
   assert.ok(bytes.length <= statementBytesMax);
   const decoded = decodeStatement(network, bytes);
@@ -43,6 +44,7 @@ test('what is encoded is what is decoded; every field is signed, and so is the n
   assert.deepEqual(decoded.value, one);
   for (const forged of [
     { ...one, round: 13 },
+    { ...one, stage: 0 },
     { ...one, stateHash: hashB },
     { ...one, publicKey: keyPairFrom(sha256(utf8('another'))).publicKey },
   ])
@@ -69,6 +71,23 @@ test('a hash is agreed with more than a third of the weight, and more than any o
   const exact = bookOf([1, 1, 1]);
   exact.add(said(0, 1, hashA));
   assert.equal(exact.agreed(1), undefined, 'exactly a third is not more than a third');
+});
+
+test('small cohorts: one speaks for itself, two for each other, of three it takes two', () => {
+  const alone = bookOf([1]);
+  alone.add(said(0, 1, hashA));
+  assert.equal(alone.agreed(1), hashA);
+  const pair = bookOf([1, 1]);
+  pair.add(said(0, 1, hashA));
+  assert.equal(pair.agreed(1), hashA, 'so one that lies is believed until the other speaks');
+  pair.add(said(1, 1, hashB));
+  assert.equal(pair.agreed(1), undefined);
+  const three = bookOf([1, 1, 1]);
+  three.add(said(0, 1, hashB));
+  three.add(said(1, 1, hashA));
+  assert.equal(three.agreed(1), undefined);
+  three.add(said(2, 1, hashA));
+  assert.equal(three.agreed(1), hashA, 'whatever the third says');
 });
 
 test('strangers, equivocation, stale and absurd rounds are refused and change nothing', () => {

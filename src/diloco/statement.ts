@@ -1,7 +1,7 @@
 /**
- * State statements: each member signs the state hash it stands on after every outer step. A hash is agreed when
- * members with more than a third of the weight state it, so at least one honest member does, and no other hash has
- * as much. Statements compare nodes every round and let a newcomer recognise the right state.
+ * State statements: each member signs the state hash that its stage stands on after every outer step. A hash is agreed
+ * when members with more than a third of the cohort's weight state it, so at least one honest member does, and no other
+ * hash has as much. Statements compare nodes every round and let a newcomer recognise the right state.
  */
 import { z } from 'zod';
 import { type KeyPair, nodeIdOf, signDigest, verifyDigest } from '../identity/keys.ts';
@@ -12,6 +12,8 @@ import { accept, type Outcome, reject } from '../std/outcome.ts';
 
 export interface Statement {
   readonly round: number;
+  /** The stage it is about, counted from 0. */
+  readonly stage: number;
   readonly stateHash: HashHex;
   readonly nodeId: string;
   readonly publicKey: Uint8Array;
@@ -26,35 +28,38 @@ export interface WeightedMember {
 export const statementBytesMax = 256;
 
 const bytes = (length: number) => z.instanceof(Uint8Array).refine((value) => value.length === length);
-const wireSchema = z.tuple([z.number().int().min(0), bytes(32), bytes(33), bytes(64)]);
+const wireSchema = z.tuple([
+  z.number().int().min(0),
+  z.number().int().min(0),
+  bytes(32),
+  bytes(33),
+  bytes(64),
+]);
 
-function digestOf(networkId: Uint8Array, round: number, stateHash: HashHex): Uint8Array {
-  return taggedHash('neuroshard/statement/1', networkId, encodeCanonical([round, fromHex(stateHash)]));
+type Body = Pick<Statement, 'round' | 'stage' | 'stateHash'>;
+
+function digestOf(networkId: Uint8Array, { round, stage, stateHash }: Body): Uint8Array {
+  const fields = encodeCanonical([round, stage, fromHex(stateHash)]);
+  return taggedHash('neuroshard/statement/2', networkId, fields);
 }
 
-export function makeStatement(
-  networkId: Uint8Array,
-  round: number,
-  stateHash: HashHex,
-  key: KeyPair,
-): Statement {
-  const signature = signDigest(digestOf(networkId, round, stateHash), key.secretKey);
-  return { round, stateHash, nodeId: key.nodeId, publicKey: key.publicKey, signature };
+export function makeStatement(networkId: Uint8Array, body: Body, key: KeyPair): Statement {
+  const signature = signDigest(digestOf(networkId, body), key.secretKey);
+  return { ...body, nodeId: key.nodeId, publicKey: key.publicKey, signature };
 }
 
 export function statementFields(one: Statement): Canonical {
-  return [one.round, fromHex(one.stateHash), one.publicKey, one.signature];
+  return [one.round, one.stage, fromHex(one.stateHash), one.publicKey, one.signature];
 }
 
 /** `malformed-statement` or `bad-signature`. */
 export function statementOf(networkId: Uint8Array, fields: unknown): Outcome<Statement> {
   const parsed = wireSchema.safeParse(fields);
   if (!parsed.success) return reject('malformed-statement');
-  const [round, hash, publicKey, signature] = parsed.data;
-  const stateHash = toHex(hash);
-  if (!verifyDigest(digestOf(networkId, round, stateHash), signature, publicKey))
-    return reject('bad-signature');
-  return accept({ round, stateHash, nodeId: nodeIdOf(publicKey), publicKey, signature });
+  const [round, stage, hash, publicKey, signature] = parsed.data;
+  const body = { round, stage, stateHash: toHex(hash) };
+  if (!verifyDigest(digestOf(networkId, body), signature, publicKey)) return reject('bad-signature');
+  return accept({ ...body, nodeId: nodeIdOf(publicKey), publicKey, signature });
 }
 
 export function decodeStatement(networkId: Uint8Array, message: Uint8Array): Outcome<Statement> {
@@ -67,8 +72,9 @@ export interface AgreedState {
   readonly stateHash: HashHex;
 }
 
+/** The statements of one cohort. */
 export interface StatementBook {
-  /** Keeps a verified statement; those of non-members, and a member's second one for a round, are refused. */
+  /** Keeps a verified statement about the cohort's stage; those of others than its members, and a member's second one for a round, are refused. */
   add(statement: Statement): Outcome<Statement>;
   /** The agreed hash of a round, if there is one. */
   agreed(round: number): HashHex | undefined;
@@ -82,6 +88,7 @@ const roundsKept = 4;
 /** A statement further ahead than this of the newest agreed round is not kept. */
 const roundsAhead = 1_000_000;
 
+/** `members`: those of the cohort. */
 export function createStatementBook(members: readonly WeightedMember[]): StatementBook {
   const weights = new Map(members.map((member) => [member.nodeId, member.weight]));
   const total = members.reduce((sum, member) => sum + member.weight, 0);

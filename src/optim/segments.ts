@@ -163,10 +163,22 @@ export function flatViews(
   let offset = 0;
   for (const parameters of groupBySegment(parameterList(config, stage)).values()) {
     Object.assign(views, viewsOf(flat.subarray(offset), parameters));
-    const usedLength = parameters.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-    offset += Math.ceil(usedLength / chunkLength) * chunkLength;
+    offset += paddedLength(parameters);
   }
   return offset === flat.length ? views : undefined;
+}
+
+/** Length of a stage's flat vector, padding included, from dimensions alone. */
+export function stageFlatLength(config: ModelConfig, stage: StageSpec): number {
+  let length = 0;
+  for (const parameters of groupBySegment(parameterList(config, stage)).values())
+    length += paddedLength(parameters);
+  return length;
+}
+
+function paddedLength(parameters: readonly ParameterSpec[]): number {
+  const usedLength = parameters.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  return Math.ceil(usedLength / chunkLength) * chunkLength;
 }
 
 /** Length of the flat vector of all segments, padding included. */

@@ -14,26 +14,28 @@ const networkId = sha256(utf8('a network'));
 const [hashA, hashB] = [sha256Hex(utf8('a')), sha256Hex(utf8('b'))];
 
 /** All nodes track; the first `members` have votes. */
-function trackersOf(count: number, members = count) {
+function trackersOf(count: number, members = count, stages = 1) {
   const network = createVirtualNetwork(count);
   const { keys, transports } = network;
-  const list = keys.slice(0, members).map(({ nodeId, publicKey }) => ({ nodeId, publicKey, weight: 1 }));
-  const manifest = { networkId, members: list } as unknown as NetworkManifest;
+  const list = keys.slice(0, members).map(({ nodeId, publicKey }, i) => {
+    return { nodeId, publicKey, weight: 1, stage: i % stages };
+  });
+  const manifest = { networkId, members: list, training: { stages } } as unknown as NetworkManifest;
   const penalties: string[] = [];
   for (const [i, transport] of transports.entries())
     transport.penalize = (peer, code) => void penalties.push(`${i} ${network.ids.indexOf(peer)} ${code}`);
-  const track = (index: number) =>
-    trackAgreement({ network: manifest, key: keys[index]!, transport: transports[index]! });
+  const track = (index: number, stage = index % stages) =>
+    trackAgreement({ network: manifest, stage, key: keys[index]!, transport: transports[index]! });
   const say = (index: number, fields: Canonical) =>
     transports[index]!.publish('state', encodeCanonical(fields));
-  const statement = (index: number, round: number, hash: string) =>
-    statementFields(makeStatement(networkId, round, hash, keys[index]!));
+  const statement = (index: number, round: number, stateHash: string, stage = index % stages) =>
+    statementFields(makeStatement(networkId, { round, stage, stateHash }, keys[index]!));
   return { ...network, network, penalties, track, say, statement };
 }
 
 test('members tell each other where they stand, and each sees what is agreed', async () => {
   const { run, track } = trackersOf(4);
-  const trackers = [0, 1, 2, 3].map(track);
+  const trackers = [0, 1, 2, 3].map((index) => track(index));
   let changes = 0;
   const unlisten = trackers[3]!.onChange(() => changes++);
   await trackers[0]!.state(5, hashA);
@@ -51,7 +53,7 @@ test('members tell each other where they stand, and each sees what is agreed', a
 
 test('a newcomer asks, and learns what was agreed before it came; strangers state nothing', async () => {
   const { run, track, clock } = trackersOf(4, 3);
-  const members = [0, 1, 2].map(track);
+  const members = [0, 1, 2].map((index) => track(index));
   for (const member of members) await member.state(7, hashA);
   await run(100);
   const newcomer = track(3);
@@ -68,8 +70,9 @@ test('a newcomer asks, and learns what was agreed before it came; strangers stat
 test('lies by gossip: forged and malformed ones fall on who sent them, equivocation on its author', async () => {
   const { run, track, say, statement, penalties, transports } = trackersOf(4);
   const tracker = track(0);
-  const [round, hash, key] = statement(1, 3, hashA) as [number, Uint8Array, Uint8Array, Uint8Array];
-  await say(2, [round, hash, key, new Uint8Array(64)]);
+  const forged = statement(1, 3, hashA) as Canonical[];
+  const [round, , hash] = forged as [number, number, Uint8Array];
+  await say(2, forged.with(4, new Uint8Array(64)));
   await say(2, [round, hash]);
   await transports[2]!.publish('state', new Uint8Array([0xff]));
   await say(1, statement(1, 3, hashA));
@@ -90,7 +93,7 @@ test('lies by gossip: forged and malformed ones fall on who sent them, equivocat
 
 test('a node that found itself different does not state twice', async () => {
   const { run, track, penalties } = trackersOf(4);
-  const trackers = [0, 1, 2, 3].map(track);
+  const trackers = [0, 1, 2, 3].map((index) => track(index));
   for (const [i, tracker] of trackers.entries()) await tracker.state(4, i === 0 ? hashB : hashA);
   await run(100);
   assert.equal(trackers[0]!.agreed(4), hashA);
@@ -108,7 +111,7 @@ test('answers to an inquiry that lie are penalised; peers that do not answer hol
   const forged = statement(1, 3, hashA) as Canonical[];
   const answers: Canonical[] = [
     'what?',
-    [forged.with(3, new Uint8Array(64))],
+    [forged.with(4, new Uint8Array(64))],
     Array.from({ length: 300 }, () => 0),
   ];
   for (const [i, answer] of answers.entries())
@@ -137,4 +140,35 @@ test('closed, it neither hears nor answers', async () => {
   await run(1000);
   assert.equal(tracker.newest(), undefined);
   assert.equal(code, 'unknown-protocol');
+});
+
+test('each cohort agrees by itself, on the word of its own members, and a newcomer learns of all', async () => {
+  const { run, track, say, statement, clock } = trackersOf(7, 6, 2);
+  const trackers = [0, 1, 2, 3, 4, 5].map((index) => track(index));
+  for (const index of [0, 2]) await trackers[index]!.state(5, hashA);
+  await run(100);
+  assert.equal(trackers[4]!.agreed(5), hashA);
+  assert.equal(trackers[1]!.agreed(5), undefined, 'the other cohort has said nothing');
+  assert.equal(trackers[1]!.agreed(5, 0), hashA);
+  for (const index of [1, 3]) await trackers[index]!.state(4, hashB);
+  // Members of stage 0 have no say in stage 1, nor in a stage that is not there.
+  for (const index of [0, 2, 4]) await say(index, statement(index, 5, hashA, 1));
+  await say(0, statement(0, 5, hashA, 2));
+  await run(100);
+  assert.deepEqual(trackers[5]!.newest(), { round: 4, stateHash: hashB });
+  assert.equal(trackers[5]!.agreed(5), undefined);
+  const newcomer = track(6, 1);
+  let done = false;
+  void newcomer.inquire().then(() => (done = true));
+  await clock.run(clock.nowMs() + 10_000, () => done);
+  assert.deepEqual(newcomer.newest(), { round: 4, stateHash: hashB });
+  assert.equal(newcomer.agreed(5, 0), hashA);
+});
+
+test('a member that holds another stage than its own states nothing', async () => {
+  const { run, track } = trackersOf(4, 4, 2);
+  const [stray, other] = [track(0, 1), track(1)];
+  await stray.state(3, hashA);
+  await run(100);
+  assert.equal(other.agreed(3), undefined);
 });

@@ -1,5 +1,5 @@
 /**
- * Which state the network has agreed on: gossips this member's statement after every outer step, collects those of
+ * Which state each cohort has agreed on: gossips this member's statement after every outer step, collects those of
  * others, and asks peers for theirs when it has just arrived. It fetches nothing and changes no weights.
  */
 import { z } from 'zod';
@@ -16,9 +16,10 @@ import {
 import type { KeyPair } from '../identity/keys.ts';
 import { statusProtocol } from '../net/protocol.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
+import { must } from '../std/assert.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import type { HashHex } from '../std/hash.ts';
-import { accept } from '../std/outcome.ts';
+import { accept, reject } from '../std/outcome.ts';
 import type { NetworkManifest } from './network.ts';
 
 const topic = 'state';
@@ -26,10 +27,12 @@ const topic = 'state';
 const statementsMax = 256;
 
 export interface AgreementTracker {
-  /** States where this node stands, and tells the others if it is a member. */
+  /** States where this node stands, and tells the others if it is a member of its stage's cohort. */
   state(round: number, stateHash: HashHex): Promise<void>;
+  /** Of this node's own stage. */
   newest(): AgreedState | undefined;
-  agreed(round: number): HashHex | undefined;
+  /** Of this node's own stage, unless another is named. */
+  agreed(round: number, stage?: number): HashHex | undefined;
   /** Asks every connected peer what it knows; resolves when all have answered or failed. */
   inquire(signal?: AbortSignal): Promise<void>;
   onChange(listener: () => void): () => void;
@@ -38,15 +41,21 @@ export interface AgreementTracker {
 
 export interface AgreementOptions {
   readonly network: NetworkManifest;
+  /** The stage that this node holds. */
+  readonly stage: number;
   readonly key: KeyPair;
   readonly transport: Transport;
 }
 
-export function trackAgreement({ network, key, transport }: AgreementOptions): AgreementTracker {
+export function trackAgreement({ network, stage, key, transport }: AgreementOptions): AgreementTracker {
   const { networkId, members } = network;
-  const book = createStatementBook(members);
+  /** By stage: each cohort agrees by itself. */
+  const books = Array.from({ length: network.training.stages }, (_, index) =>
+    createStatementBook(members.filter((member) => member.stage === index)),
+  );
+  const ownBook = must(books[stage], `stage ${stage}`);
   const listeners = new Set<() => void>();
-  const isMember = members.some((member) => member.nodeId === key.nodeId);
+  const isMember = members.some((member) => member.nodeId === key.nodeId && member.stage === stage);
   let own: Statement | undefined;
 
   const tellListeners = () => {
@@ -54,7 +63,7 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   };
 
   const take = (statement: Statement) => {
-    const added = book.add(statement);
+    const added = books[statement.stage]?.add(statement) ?? reject('wrong-stage');
     if (added.ok) tellListeners();
     // Who passes such a statement on may be honest: only its author is to blame.
     else if (added.code === 'equivocation') transport.penalize(statement.nodeId, added.code);
@@ -67,8 +76,11 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   });
 
   const unhandle = transport.handle(statusProtocol, async () => {
-    const newest = book.newest();
-    const known = newest ? book.of(newest.round) : [];
+    // A member states for one stage only, so this is one statement of each at most.
+    const known = books.flatMap((book) => {
+      const newest = book.newest();
+      return newest ? book.of(newest.round) : [];
+    });
     const fields: Canonical[] = known.slice(0, statementsMax).map(statementFields);
     if (own && !known.some((one) => one.nodeId === own!.nodeId)) fields.push(statementFields(own));
     return accept(encodeCanonical(fields));
@@ -93,15 +105,15 @@ export function trackAgreement({ network, key, transport }: AgreementOptions): A
   return {
     state: async (round, stateHash) => {
       if (!isMember) return;
-      const statement = makeStatement(networkId, round, stateHash, key);
+      const statement = makeStatement(networkId, { round, stage, stateHash }, key);
       // A member that found itself different stands here for the second time: what it said first stays said.
-      if (!book.add(statement).ok) return;
+      if (!ownBook.add(statement).ok) return;
       own = statement;
       tellListeners();
       await transport.publish(topic, encodeCanonical(statementFields(statement)));
     },
-    newest: () => book.newest(),
-    agreed: (round) => book.agreed(round),
+    newest: () => ownBook.newest(),
+    agreed: (round, of = stage) => books[of]?.agreed(round),
     inquire: async (signal) => {
       await Promise.all(transport.peers().map((peer) => ask(peer, signal)));
     },

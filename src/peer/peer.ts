@@ -22,7 +22,7 @@ import { connectChain } from './chain-sync.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
 import type { NetworkManifest } from './network.ts';
-import { planHash } from './plan.ts';
+import { planHash, stageShapes } from './plan.ts';
 
 /** What a program may put in the place of the honest step: the hostile nodes of the simulation do. */
 export interface PeerSteps {
@@ -80,12 +80,14 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
   const coordinator = createRoundCoordinator({
     networkId: network.networkId,
     key,
-    memberIds: network.members.map((member) => member.nodeId),
+    stage: info.stage.index,
+    shapes: stageShapes(network),
+    members: new Map(network.members.map((member) => [member.nodeId, member.stage])),
+    agreedBase: (round, stage) => agreement.agreed(round, stage),
     transport,
     clock,
     replica,
     shelf,
-    blobBytes: info.blobBytes,
     batchesMax: network.training.innerSteps,
     wake: () => consensus.wake(),
     onKeepFailed: (error) => {
@@ -123,10 +125,10 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     appliedHeight: 0,
     ...(options.signatures && { signatures: options.signatures }),
   });
-  const agreement = trackAgreement({ network, key, transport });
+  const agreement = trackAgreement({ network, stage: info.stage.index, key, transport });
   const stops = [
     serveBlobs(transport, shelf),
-    serveState(transport, replica),
+    serveState(transport, replica, info.stage.index),
     chain.serve(consensus),
     () => agreement.close(),
     () => coordinator.close(),
@@ -148,9 +150,10 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     resynchronise: (target, signal) =>
       resynchronise(replica, {
         transport,
+        stage: info.stage.index,
         agreed: target,
         counted: coordinator.ownShare() !== undefined,
-        plan: planHash(network),
+        plan: planHash(network, info.stage.index),
         flatLength: info.flatLength,
         peers: transport.peers(),
         signal,

@@ -1,6 +1,9 @@
 /** The plan: the hash that names architecture and stage, and with the round and the tensors makes a state hash. */
+
+import type { BlobShape } from '../diloco/compression/blob.ts';
 import type { ReplicaSettings } from '../diloco/local-replica.ts';
 import { cutStages } from '../model/stage-cut.ts';
+import { stageFlatLength } from '../optim/segments.ts';
 import { assert } from '../std/assert.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
@@ -16,6 +19,13 @@ export function planHash(
   assert(stage, `no stage ${stageIndex} among ${stages.length}`);
   const description = encodeCanonical({ model: { ...network.model }, stage: { ...stage } });
   return taggedHash('neuroshard/plan/1', network.networkId, description);
+}
+
+/** Of the contributions to each stage. */
+export function stageShapes({ model, training, outer }: NetworkManifest): readonly BlobShape[] {
+  return cutStages(model, training.stages).map((stage) => {
+    return { codec: outer.compression, length: stageFlatLength(model, stage) };
+  });
 }
 
 /** What a replica of this stage of the network is made from. */

@@ -4,7 +4,7 @@
  * hash → held-out loss. Each step is a named function below; what they run on is wired in `peer.ts`.
  */
 import type { Position, RoundResult } from '../diloco/replica.ts';
-import type { RoundList } from '../diloco/round-list.ts';
+import { type RoundList, shareOf } from '../diloco/round-list.ts';
 import type { AgreedState } from '../diloco/statement.ts';
 import { heldOutBatches } from '../genesis/sampler.ts';
 import { learningRate } from '../optim/schedule.ts';
@@ -196,10 +196,11 @@ async function decide(peer: Peer, signal: AbortSignal): Promise<RoundList | unde
 /** aggregate → outer step → state hash; undefined when a blob cannot be had or the list is against another base. */
 async function outerStep(peer: Peer, list: RoundList, signal: AbortSignal): Promise<RoundResult | undefined> {
   const { replica, key } = peer.options;
-  if (list.base !== peer.position.stateHash) return undefined;
-  const blobs = await peer.coordinator.blobsOf(list, signal);
+  const closing = peer.coordinator.closing(list);
+  if (!closing) return undefined;
+  const blobs = await peer.coordinator.blobsOf(closing.contributions, signal);
   if (!blobs) return undefined;
-  const contributions = list.contributions.map(({ nodeId, batches }, i) => ({
+  const contributions = closing.contributions.map(({ nodeId, batches }, i) => ({
     nodeId,
     batches,
     blob: blobs[i]!,
@@ -213,7 +214,7 @@ async function outerStep(peer: Peer, list: RoundList, signal: AbortSignal): Prom
     });
     return undefined;
   }
-  return closed.value;
+  return { ...closed.value, rejected: [...closing.rejected, ...closed.value.rejected] };
 }
 
 /** The round cannot be closed here: takes the state that others closed it with, once they agree on one. */
@@ -260,7 +261,8 @@ async function report(peer: Peer, made: RoundReport): Promise<void> {
   const heldOutLoss = await heldOutLossOf(peer);
   const { bytesSent, bytesReceived } = transport.traffic();
   const left = new Set(closed.rejected.map((one) => one.node));
-  const counted = list.contributions.map((one) => one.nodeId).filter((node) => !left.has(node));
+  const share = shareOf(list, (await replica.info()).stage.index);
+  const counted = share.contributions.map((one) => one.nodeId).filter((node) => !left.has(node));
   // Refused at first, say because its blob came late, and counted in the end: only a lie is still worth telling.
   const refused = made.rejected.filter(
     ({ node, code }) => code === 'equivocation' || !counted.includes(node),
