@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
 import { test } from 'node:test';
 import { startHttpServer } from './http-server.ts';
 
@@ -30,4 +31,29 @@ test('closing cuts a response that never ends', async () => {
   await reader.read();
   await server.close();
   await assert.rejects(reader.read());
+});
+
+test('a reader that takes nothing is cut; an answer that is slow to come is not', async (t) => {
+  const cut = Promise.withResolvers<void>();
+  const endless = () =>
+    new Response(
+      new ReadableStream({
+        pull: (controller) => controller.enqueue(new Uint8Array(1 << 16)),
+        cancel: () => cut.resolve(),
+      }),
+    );
+  const slow = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    return new Response('at last');
+  };
+  const fetchEither = (request: Request) => (request.url.endsWith('/slow') ? slow() : endless());
+  const server = await startHttpServer({ fetch: fetchEither, port: 0, stallMsMax: 50 });
+  t.after(() => server.close());
+  const socket = connect(server.port, server.host);
+  socket.on('error', () => undefined);
+  t.after(() => socket.destroy());
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
+  socket.pause();
+  await cut.promise;
+  assert.equal(await (await fetch(`${server.url}/slow`)).text(), 'at last');
 });

@@ -10,6 +10,8 @@ export interface HttpServerOptions {
   /** 0 takes any free one. */
   readonly port: number;
   readonly host?: string;
+  /** A connection whose reader takes nothing of what waits for it for so long is cut. */
+  readonly stallMsMax?: number;
 }
 
 export interface HttpServer {
@@ -22,18 +24,26 @@ export interface HttpServer {
 const connectionsMax = 256;
 const headersTimeoutMs = 10_000;
 const requestTimeoutMs = 60_000;
+const stallMsMaxDefault = 60_000;
 
 /** Throws CodedError `port-in-use`, `permission-denied` or `bad-address`. */
 export async function startHttpServer({
   fetch,
   port,
   host = '127.0.0.1',
+  stallMsMax = stallMsMaxDefault,
 }: HttpServerOptions): Promise<HttpServer> {
   const server = createAdaptorServer({ fetch });
   assert(server instanceof Server, 'the adaptor makes an HTTP/1 server');
   server.maxConnections = connectionsMax;
   server.headersTimeout = headersTimeoutMs;
   server.requestTimeout = requestTimeoutMs;
+  server.on('request', ({ socket }, response) => {
+    // An answer that is still being made may be silent for as long as it likes.
+    response.setTimeout(stallMsMax, () => {
+      if (socket.writableLength > 0) socket.destroy();
+    });
+  });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
     server.listen(port, host, resolve);

@@ -1,0 +1,71 @@
+/** The routes without a server, in virtual time: what a hostile client could hold on to. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { scriptedGenerator } from '../../../test/scripted-generator.ts';
+import { virtualClock } from '../../../test/virtual-clock.ts';
+import { utf8 } from '../../std/bytes.ts';
+import { sha256 } from '../../std/hash.ts';
+import { seededRandom } from '../../std/random.ts';
+import { stallMsMax } from './limits.ts';
+import { createOpenAiRoutes } from './routes.ts';
+
+function setUp(generationsMax: number) {
+  const generator = scriptedGenerator({ answer: () => 'abc', isEndless: true });
+  const { clock, advance } = virtualClock();
+  const { app, counts } = createOpenAiRoutes({
+    generator,
+    clock,
+    random: seededRandom(sha256(utf8('test'))),
+    fingerprint: () => 'fp',
+    generationsMax,
+  });
+  const post = (body: object, signal?: AbortSignal) =>
+    app.request('/completions', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ model: 'scripted', prompt: 'x', ...body }),
+      ...(signal && { signal }),
+    });
+  return { generator, advance, counts, post };
+}
+
+test('streams that nobody reads: bounded places, nothing made ahead, all free again after the deadline', async () => {
+  const { generator, advance, counts, post } = setUp(4);
+  const stream = { stream: true, max_tokens: 4000, n: 2 };
+  const answers = [await post(stream), await post(stream), await post(stream), await post({})];
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    [200, 200, 429, 429],
+  );
+  await advance(stallMsMax - 1);
+  assert.deepEqual([generator.running(), counts().generations, counts().streams], [4, 4, 2]);
+  assert.ok(generator.drawn() <= 8, `${generator.drawn()} drawn for two readers who took nothing`);
+  await advance(1);
+  assert.deepEqual([generator.running(), counts().generations, counts().streams], [0, 0, 0]);
+  assert.equal(counts().ended.stalled, 4);
+  const text = await answers[0]!.text();
+  assert.match(text, /reader_too_slow/);
+  assert.doesNotMatch(text, /DONE/);
+  assert.equal((await post({ n: 4 })).status, 200);
+});
+
+test('a client that leaves before the first token ends its generation', async () => {
+  const { generator, counts, post } = setUp(4);
+  const stop = new AbortController();
+  for (const stream of [false, true]) {
+    const answer = post({ max_tokens: 4000, stream }, stop.signal);
+    stop.abort();
+    assert.notEqual((await answer).status, 200);
+  }
+  while (generator.running() > 0) await new Promise(setImmediate);
+  assert.equal(counts().ended.disconnected, 2);
+  assert.equal(counts().generations, 0);
+});
+
+test('the same seed gives the same choices, and without one each request differs', async () => {
+  const { generator, post } = setUp(4);
+  for (const body of [{ seed: 3, n: 2 }, { seed: 3, n: 2 }, {}, {}]) await post(body);
+  const seeds = generator.requests.map(({ seed }) => seed);
+  assert.deepEqual(seeds.slice(0, 4), [3, '3/1', 3, '3/1']);
+  assert.notEqual(seeds[4], seeds[5]);
+});
