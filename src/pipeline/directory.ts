@@ -1,0 +1,249 @@
+/**
+ * Who holds which stage: announces this node's own, signed, when it changes and every few seconds, and keeps the latest
+ * of everybody else's, within bounds. It chooses no route.
+ */
+import type { KeyPair } from '../identity/keys.ts';
+import { createRateLimiter } from '../net/rate-limit.ts';
+import type { NodeId, Transport } from '../net/transport.ts';
+import type { Clock } from '../std/clock.ts';
+import { type Random, uniform } from '../std/random.ts';
+import {
+  decodeStageAnnouncement,
+  encodeStageAnnouncement,
+  isSignedByAuthor,
+  type StageAnnouncement,
+  type StageState,
+  stageAnnouncementBytesMax,
+  stageTopic,
+} from './stage-announcement.ts';
+
+export interface StageDirectoryOptions {
+  readonly networkId: Uint8Array;
+  readonly key: KeyPair;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export interface StageDirectory {
+  /** Nodes that announced the stage lately, take work and are connected, sorted; never this node. */
+  candidates(stage: number): readonly NodeId[];
+  /** What a node said last; of this node, what it says of itself. Undefined when it has been silent for long. */
+  of(node: NodeId): StageAnnouncement | undefined;
+  /** All that `of` would give, this node's included, sorted by node. */
+  all(): readonly StageAnnouncement[];
+  /** Called whenever `candidates` may give another answer. The result unsubscribes. */
+  onChange(listener: () => void): () => void;
+  /** Changes what this node says of itself; nothing is said before a stage was given. */
+  announceSelf(change: Partial<StageState>): void;
+  /** Says, as well as it can, that this node takes no more work, and stops. */
+  close(): void;
+}
+
+const announceMs = 5_000;
+/** Between two announcements of one's own, however much changes. */
+const pauseMs = 1_000;
+/** Three or four announcements missed. */
+export const staleMs = 20_000;
+const nodesMax = 4_096;
+/** Honest nodes send at most one a second. */
+const perAuthorPerMinuteMax = 90;
+
+interface Entry {
+  readonly announcement: StageAnnouncement;
+  readonly heardMs: number;
+}
+
+interface DirectoryState {
+  readonly options: StageDirectoryOptions;
+  /** The one heard of longest ago comes first. */
+  readonly entries: Map<NodeId, Entry>;
+  readonly listeners: Set<() => void>;
+  own: StageState | undefined;
+  seq: number;
+  saidMs: number;
+  /** When the timer below fires. */
+  nextMs: number;
+  cancelNext: () => void;
+  closed: boolean;
+}
+
+export function createStageDirectory(options: StageDirectoryOptions): StageDirectory {
+  const { transport, clock, key } = options;
+  const d: DirectoryState = {
+    options,
+    entries: new Map(),
+    listeners: new Set(),
+    own: undefined,
+    seq: 0,
+    saidMs: Number.NEGATIVE_INFINITY,
+    nextMs: Number.POSITIVE_INFINITY,
+    cancelNext: () => {},
+    closed: false,
+  };
+  const rates = createRateLimiter(clock);
+  const unsubscribe = transport.subscribe(stageTopic, stageAnnouncementBytesMax, (from, message) =>
+    hear(d, from, message, (author) => rates.take(author, perAuthorPerMinuteMax)),
+  );
+  const forgetPeers = transport.onPeerChange((_peer, connected) => {
+    // Who has just come knows nothing of us.
+    if (connected) announceIn(d, pauseMs * uniform(options.random));
+    notify(d);
+  });
+  const ownAnnouncement = () => (d.own ? { nodeId: key.nodeId, seq: d.seq, ...d.own } : undefined);
+  return {
+    candidates: (stage) => {
+      const connected = new Set(transport.peers());
+      return freshEntries(d)
+        .filter(({ accepting, stage: held, nodeId }) => accepting && held === stage && connected.has(nodeId))
+        .map(({ nodeId }) => nodeId)
+        .sort();
+    },
+    of: (node) => {
+      if (node === key.nodeId) return ownAnnouncement();
+      const entry = d.entries.get(node);
+      return entry && isFresh(d, entry) ? entry.announcement : undefined;
+    },
+    all: () => {
+      const own = ownAnnouncement();
+      const all = own ? [...freshEntries(d), own] : freshEntries(d);
+      return all.sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
+    },
+    onChange: (listener) => {
+      d.listeners.add(listener);
+      return () => void d.listeners.delete(listener);
+    },
+    announceSelf: (change) => {
+      if (d.closed) return;
+      const before = d.own;
+      if (!before && change.stage === undefined) return;
+      d.own = { ...silentState, ...before, ...change };
+      // A speed that is measured anew again and again can wait for the next announcement.
+      if (!before || isUrgent(before, d.own)) announceIn(d, 0);
+    },
+    close: () => {
+      if (d.closed) return;
+      d.cancelNext();
+      if (d.own) {
+        d.own = { ...d.own, accepting: false };
+        say(d);
+      }
+      d.closed = true;
+      unsubscribe();
+      forgetPeers();
+      d.listeners.clear();
+    },
+  };
+}
+
+const silentState = { stage: 0, memoryBytes: 0, tokensPerSecond: 0, round: 0, accepting: false };
+
+function isUrgent(before: StageState, now: StageState): boolean {
+  return (
+    before.stage !== now.stage ||
+    before.accepting !== now.accepting ||
+    before.round !== now.round ||
+    before.memoryBytes !== now.memoryBytes
+  );
+}
+
+function isFresh(d: DirectoryState, entry: Entry): boolean {
+  return d.options.clock.nowMs() - entry.heardMs < staleMs;
+}
+
+function freshEntries(d: DirectoryState): StageAnnouncement[] {
+  const fresh: StageAnnouncement[] = [];
+  for (const entry of d.entries.values()) if (isFresh(d, entry)) fresh.push(entry.announcement);
+  return fresh;
+}
+
+function notify(d: DirectoryState): void {
+  for (const listener of [...d.listeners]) listener();
+}
+
+/** Announces after `delayMs`, or sooner where that was planned, and never twice within the pause. */
+function announceIn(d: DirectoryState, delayMs: number): void {
+  if (d.closed || !d.own) return;
+  const { clock, random } = d.options;
+  const nowMs = clock.nowMs();
+  const atMs = Math.max(nowMs + delayMs, d.saidMs + pauseMs);
+  if (atMs >= d.nextMs) return;
+  d.cancelNext();
+  d.nextMs = atMs;
+  d.cancelNext = clock.setTimer(atMs - nowMs, () => {
+    d.nextMs = Number.POSITIVE_INFINITY;
+    dropStale(d);
+    say(d);
+    announceIn(d, announceMs * (0.75 + 0.5 * uniform(random)));
+  });
+}
+
+function say(d: DirectoryState): void {
+  const { networkId, key, transport, clock } = d.options;
+  if (!d.own) return;
+  d.saidMs = clock.nowMs();
+  d.seq = Math.max(d.seq + 1, Math.floor(d.saidMs));
+  const message = encodeStageAnnouncement(networkId, { ...d.own, seq: d.seq }, key);
+  transport.publish(stageTopic, message).catch(() => {});
+}
+
+/** The order of the map is that of hearing, so the stale ones come first. */
+function dropStale(d: DirectoryState): void {
+  let dropped = false;
+  for (const [node, entry] of d.entries) {
+    if (isFresh(d, entry)) break;
+    d.entries.delete(node);
+    dropped = true;
+  }
+  if (dropped) notify(d);
+}
+
+/** Takes an announcement from the topic: untrusted bytes. False when its sender is its author and says too much. */
+function hear(
+  d: DirectoryState,
+  from: NodeId,
+  message: Uint8Array,
+  withinRate: (author: NodeId) => boolean,
+): boolean | undefined {
+  const { networkId, key, transport, clock } = d.options;
+  const decoded = decodeStageAnnouncement(message);
+  if (!decoded.ok) {
+    transport.penalize(from, decoded.code);
+    return;
+  }
+  const { announcement } = decoded.value;
+  const author = announcement.nodeId;
+  if (author === key.nodeId) return;
+  const known = d.entries.get(author);
+  // Gossip brings the same one over several ways: most need no signature checked.
+  if (known && isFresh(d, known) && announcement.seq <= known.announcement.seq) return;
+  if (!isSignedByAuthor(networkId, decoded.value)) {
+    transport.penalize(from, 'bad-signature');
+    return;
+  }
+  // A forwarder cannot know what else we heard of the author, so only the author itself is blamed.
+  if (!withinRate(author)) return from === author ? false : undefined;
+  if (!known && !makeRoom(d)) return;
+  d.entries.delete(author);
+  d.entries.set(author, { announcement, heardMs: clock.nowMs() });
+  const before = known?.announcement;
+  const isNews =
+    !before ||
+    !isFresh(d, known) ||
+    before.stage !== announcement.stage ||
+    before.accepting !== announcement.accepting;
+  if (isNews) notify(d);
+  return undefined;
+}
+
+/** A full directory forgets a node that is not connected; where all are, it takes no more. */
+function makeRoom(d: DirectoryState): boolean {
+  if (d.entries.size < nodesMax) return true;
+  const connected = new Set(d.options.transport.peers());
+  for (const [node, entry] of d.entries) {
+    if (isFresh(d, entry) && connected.has(node)) continue;
+    d.entries.delete(node);
+    return true;
+  }
+  return false;
+}
