@@ -1,0 +1,154 @@
+/**
+ * What a caller and a stage say to each other while text is written: open sessions, append positions, close. Rows and
+ * logits travel as f32, because a continuation must not depend on how often it was computed. It knows no peers.
+ */
+import { z } from 'zod';
+import type { DecodeShape } from '../model/decode-plan.ts';
+import { decodeShapes } from '../model/decode-plan.ts';
+import type { DecodeCall, DecodeResult, OpenedSession } from '../model/decode-stage.ts';
+import { bytesOf, fromHex, toHex } from '../std/bytes.ts';
+import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+
+/** Calls of one message: those of many sessions, or many of one that is computed again. */
+export const callsMax = 64;
+/** A chunk of rows of the widest model, or this many calls of usual ones. */
+export const decodeBytesMax = 16 * 1024 * 1024;
+/** Bytes of rows after which a caller begins another message. */
+export const rowBytesAimed = 1024 * 1024;
+
+/** A session as its caller names it: 16 random bytes, as hex. */
+export const sessionIdBytes = 16;
+
+/** A call with whether its output is wanted; computing again needs only the last. */
+export interface WireCall extends DecodeCall {
+  readonly wanted: boolean;
+}
+
+export type DecodeRequest =
+  | {
+      readonly kind: 'open';
+      readonly stage: number;
+      readonly session: string;
+      /** The current one when left out. */
+      readonly round?: number;
+    }
+  | { readonly kind: 'run'; readonly stage: number; readonly calls: readonly WireCall[] }
+  | { readonly kind: 'close'; readonly stage: number; readonly sessions: readonly string[] };
+
+const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const stage = whole.max(4095);
+const session = z.instanceof(Uint8Array).refine((bytes) => bytes.length === sessionIdBytes);
+const openSchema = z.tuple([z.literal('open'), stage, session, whole.nullable()]);
+const callSchema = z.tuple([
+  session,
+  whole,
+  z.enum(decodeShapes).nullable(),
+  z.boolean(),
+  z.instanceof(Uint8Array),
+]);
+const runSchema = z.tuple([z.literal('run'), stage, z.array(callSchema).min(1).max(callsMax)]);
+const closeSchema = z.tuple([z.literal('close'), stage, z.array(session).min(1).max(callsMax)]);
+
+export function encodeDecodeRequest(request: DecodeRequest): Uint8Array {
+  const { kind, stage } = request;
+  if (kind === 'open') return encodeCanonical([kind, stage, fromHex(request.session), request.round ?? null]);
+  if (kind === 'close') return encodeCanonical([kind, stage, request.sessions.map(fromHex)]);
+  const calls = request.calls.map(({ session, position, shape, wanted, entry }): Canonical => {
+    return [fromHex(session), position, shape ?? null, wanted, bytesOf(entry)];
+  });
+  return encodeCanonical([kind, stage, calls]);
+}
+
+/** What the entries of a stage are: token ids with the embedding, rows of this width without. */
+export interface EntryKind {
+  readonly embedding: boolean;
+  readonly width: number;
+}
+
+/** `malformed`, or `wrong-shape` for an entry that is no whole number of positions. Values are the stage's to check. */
+export function decodeDecodeRequest(message: Uint8Array, kind: EntryKind): Outcome<DecodeRequest> {
+  const decoded = decodeCanonical(message, decodeBytesMax);
+  if (!decoded.ok) return decoded;
+  const open = openSchema.safeParse(decoded.value);
+  if (open.success) {
+    const [, stage, id, round] = open.data;
+    return accept({ kind: 'open', stage, session: toHex(id), ...(round !== null && { round }) });
+  }
+  const close = closeSchema.safeParse(decoded.value);
+  if (close.success)
+    return accept({ kind: 'close', stage: close.data[1], sessions: close.data[2].map(toHex) });
+  const run = runSchema.safeParse(decoded.value);
+  if (!run.success) return reject('malformed');
+  const positionBytes = kind.embedding ? 4 : 4 * kind.width;
+  const calls: WireCall[] = [];
+  for (const [id, position, shape, wanted, bytes] of run.data[2]) {
+    if (bytes.length === 0 || bytes.length % positionBytes !== 0)
+      return reject('wrong-shape', `${bytes.length} bytes of entries`);
+    const entry = kind.embedding ? new Int32Array(copyOf(bytes)) : new Float32Array(copyOf(bytes));
+    calls.push({ session: toHex(id), position, ...(shape && { shape }), wanted, entry });
+  }
+  return accept({ kind: 'run', stage: run.data[1], calls });
+}
+
+/** Bytes of a message may start at any address; views of numbers may not. */
+function copyOf(bytes: Uint8Array): ArrayBuffer {
+  return bytes.slice().buffer;
+}
+
+export function encodeOpened({ round, engineClass, capacity }: OpenedSession): Uint8Array {
+  return encodeCanonical([round, engineClass, capacity]);
+}
+
+const openedSchema = z.tuple([whole, z.string().max(64), whole.min(1)]);
+
+export function decodeOpened(message: Uint8Array): Outcome<OpenedSession> {
+  const decoded = decodeCanonical(message, 1024);
+  if (!decoded.ok) return decoded;
+  const parsed = openedSchema.safeParse(decoded.value);
+  if (!parsed.success) return reject('malformed');
+  const [round, engineClass, capacity] = parsed.data;
+  return accept({ round, engineClass, capacity });
+}
+
+/** `wanted` says for each outcome whether its output goes along. */
+export function encodeResults(
+  outcomes: readonly Outcome<DecodeResult>[],
+  wanted: readonly boolean[],
+): Uint8Array {
+  return encodeCanonical(
+    outcomes.map((outcome, i): Canonical => {
+      if (!outcome.ok) return [outcome.code, outcome.detail.slice(0, 200)];
+      const { shape, output } = outcome.value;
+      return [shape, wanted[i] ? bytesOf(output) : new Uint8Array(0)];
+    }),
+  );
+}
+
+const resultSchema = z.union([
+  z.tuple([z.enum(decodeShapes), z.instanceof(Uint8Array)]),
+  z.tuple([z.string().regex(/^[a-z][a-z-]{0,39}$/), z.string().max(200)]),
+]);
+
+/** Elements of an answer's output: 0 where none is wanted. `malformed` for an answer that does not fit its request. */
+export function decodeResults(
+  message: Uint8Array,
+  lengths: readonly number[],
+): Outcome<readonly Outcome<DecodeResult>[]> {
+  const decoded = decodeCanonical(message, decodeBytesMax);
+  if (!decoded.ok) return decoded;
+  const parsed = z.array(resultSchema).length(lengths.length).safeParse(decoded.value);
+  if (!parsed.success) return reject('malformed');
+  const outcomes: Outcome<DecodeResult>[] = [];
+  for (const [i, [code, content]] of parsed.data.entries()) {
+    if (typeof content === 'string') {
+      outcomes.push(reject(code, content));
+      continue;
+    }
+    if (content.length !== 4 * lengths[i]!) return reject('malformed', `${content.length} bytes of output`);
+    const output = new Float32Array(copyOf(content));
+    if (!output.every(Number.isFinite)) return reject('not-finite');
+    outcomes.push(accept({ shape: code as DecodeShape, output }));
+  }
+  return accept(outcomes);
+}

@@ -1,0 +1,79 @@
+/**
+ * Serves the decode sessions of this node's stage to peers: size, schema and place are checked here, the values by the
+ * stage. While it works it says so. It keeps no sessions itself and decides nothing about routes.
+ */
+import { decodeProtocol } from '../net/protocol.ts';
+import type { NodeId, Transport } from '../net/transport.ts';
+import type { Clock } from '../std/clock.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import {
+  type DecodeRequest,
+  decodeDecodeRequest,
+  type EntryKind,
+  encodeOpened,
+  encodeResults,
+} from './decode-messages.ts';
+import type { DecodeService } from './decode-service.ts';
+import { sendFrames } from './frames.ts';
+
+export interface DecodeServerOptions {
+  readonly service: DecodeService;
+  /** Number of the stage in the cut. */
+  readonly stage: number;
+  readonly entries: EntryKind;
+  readonly transport: Transport;
+  readonly clock: Clock;
+}
+
+/** What no honest caller sends. */
+const blamed = new Set(['malformed', 'not-canonical', 'too-large', 'wrong-shape']);
+
+/** The result ends the serving, not the sessions. */
+export function serveDecode(options: DecodeServerOptions): () => void {
+  const { transport, clock, service, entries } = options;
+  const stopHandling = transport.handle(decodeProtocol, async (from, message, signal, progress) => {
+    const queueDepth = () => service.stats().waiting;
+    const frames = sendFrames({ clock, send: progress, queueDepth });
+    try {
+      const request = decodeDecodeRequest(message, entries);
+      if (request.ok) return await answer(options, from, request.value, signal, frames.moved);
+      if (blamed.has(request.code)) transport.penalize(from, request.code);
+      return request;
+    } finally {
+      frames.stop();
+    }
+  });
+  const stopWatching = transport.onPeerChange((peer, connected) => {
+    // What cannot be ended (the compute worker is gone) is gone already.
+    if (!connected) service.closeOwner(peer).catch(() => undefined);
+  });
+  return () => {
+    stopHandling();
+    stopWatching();
+  };
+}
+
+async function answer(
+  { service, stage }: DecodeServerOptions,
+  from: NodeId,
+  request: DecodeRequest,
+  signal: AbortSignal,
+  moved: () => void,
+): Promise<Outcome<Uint8Array>> {
+  if (request.stage !== stage) return reject('wrong-stage', `this is stage ${stage}`);
+  if (request.kind === 'close') {
+    await service.close(from, request.sessions);
+    return accept(new Uint8Array(0));
+  }
+  if (request.kind === 'open') {
+    const opened = await service.open(from, request);
+    return opened.ok ? accept(encodeOpened(opened.value)) : opened;
+  }
+  const outcomes = await service.run(from, request.calls, { signal, moved });
+  return accept(
+    encodeResults(
+      outcomes,
+      request.calls.map(({ wanted }) => wanted),
+    ),
+  );
+}
