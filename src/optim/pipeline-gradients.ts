@@ -84,7 +84,10 @@ export function addEmbeddingRows(
     'a stage with the embedding',
   );
   const table = must(sum.views[embeddingName], 'the embedding’s gradient');
-  if (table.buffer === rows.buffer) return segment.memory.scatterAddRows(table, ids, rows, width);
+  if (table.buffer === rows.buffer) {
+    segment.memory.scatterAddRows(table, ids, rows, width);
+    return;
+  }
   const staged = segment.staging.subarray(0, width);
   for (const [i, id] of ids.entries()) {
     const row = table.subarray(id * width, (id + 1) * width);

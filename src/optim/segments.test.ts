@@ -6,7 +6,14 @@ import type { ModelConfig } from '../model/config.ts';
 import { parameterList, wholeModel } from '../model/parameters.ts';
 import { sizeOf } from '../tensor/graph.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
-import { chunkLength, createSegments, flatLength, flatViews, forEachPiece } from './segments.ts';
+import {
+  chunkLength,
+  createSegments,
+  flatLength,
+  flatViews,
+  forEachPiece,
+  stageFlatLength,
+} from './segments.ts';
 
 function segmentsOf(config: ModelConfig) {
   return createSegments({
@@ -31,6 +38,7 @@ for (const tiedEmbeddings of [false, true]) {
       offset += segment.length;
     }
     assert.equal(flatLength(segments), offset);
+    assert.equal(stageFlatLength(config, wholeModel(config)), offset);
     const held = segments.flatMap((segment) => Object.keys(segment.weightViews));
     assert.deepEqual(
       held,
