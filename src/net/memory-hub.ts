@@ -64,11 +64,12 @@ export interface Exchange {
   readonly settle: (outcome: Outcome<Uint8Array>) => void;
   /** Ends it as `stalled` unless it goes on within the idle time from `fromMs` on; cancels the previous such timer. */
   readonly expectProgress: (fromMs: number) => void;
-  /** When the last thing on the way back arrives: nothing may overtake it. */
-  returnAtMs: number;
+  /** Of what comes back. */
+  readonly order: Order;
+  /** Frames sent back. */
   frames: number;
-  /** Frames on the way back. */
-  framesOnWay: number;
+  /** The handler has ended. */
+  isAnswered: boolean;
   settled: boolean;
 }
 
@@ -164,19 +165,21 @@ export function penalize(hub: Hub, member: Member, peer: NodeId, code: string): 
 
 /** What a message's way is like; everything here may be left out. */
 interface Way {
-  /** Not before this time. */
-  readonly notBeforeMs?: number;
+  /** Not before what went the same way before it. */
+  readonly order?: Order;
   /** It is sent again until it arrives. */
   readonly isSure?: boolean;
 }
 
-/** When a message leaves and when it arrives, or would. */
-interface Sent {
-  readonly leftAtMs: number;
-  readonly arrivesAtMs: number;
+/** When the last message of those that may not overtake each other arrives. */
+interface Order {
+  lastArrivalMs: number;
 }
 
-/** Puts a message on its way; `arrive` runs only if it is not lost and the connection still stands then. */
+/**
+ * Puts a message on its way; `arrive` runs only if it is not lost and the connection still stands then. Returns when its
+ * last byte has left, as far as can be told.
+ */
 export function send(
   hub: Hub,
   from: Member,
@@ -184,24 +187,13 @@ export function send(
   bytes: number,
   arrive: () => void,
   way: Way = {},
-): Sent {
+): number {
   const { clock, random, link } = hub.options;
   const connection = from.connected.get(to.id);
+  const stands = () => connection !== undefined && from.connected.get(to.id) === connection;
   const size = bytes + overheadBytes;
-  const nowMs = clock.nowMs();
-  if (from.stalled) {
-    from.stalled.push(() => send(hub, from, to, bytes, arrive, way));
-    return { leftAtMs: nowMs, arrivesAtMs: nowMs };
-  }
-  from.bytesSent += size;
-  const verdict = link?.(from.id, to.id, size) ?? { delayMs: 1 + uniformBelow(random, 5), lost: false };
-  const state = from.links.get(to.id) ?? createLinkState();
-  from.links.set(to.id, state);
-  const leftAtMs = departureMs(state, nowMs, size, verdict.bytesPerSecond);
-  const arrivesAtMs = Math.max(leftAtMs + verdict.delayMs, way.notBeforeMs ?? 0);
-  if (verdict.lost && !way.isSure) return { leftAtMs: nowMs, arrivesAtMs };
   const reach = () => {
-    if (connection === undefined || from.connected.get(to.id) !== connection) return;
+    if (!stands()) return;
     if (to.stalled) {
       to.stalled.push(reach);
       return;
@@ -209,8 +201,24 @@ export function send(
     to.bytesReceived += size;
     arrive();
   };
-  clock.setTimer(arrivesAtMs - nowMs, reach);
-  return { leftAtMs, arrivesAtMs };
+  const leave = (): number => {
+    const nowMs = clock.nowMs();
+    from.bytesSent += size;
+    const verdict = link?.(from.id, to.id, size) ?? { delayMs: 1 + uniformBelow(random, 5), lost: false };
+    const state = from.links.get(to.id) ?? createLinkState();
+    from.links.set(to.id, state);
+    const leftAtMs = departureMs(state, nowMs, size, verdict.bytesPerSecond);
+    if (verdict.lost && !way.isSure) return nowMs;
+    const arrivesAtMs = Math.max(leftAtMs + verdict.delayMs, way.order?.lastArrivalMs ?? 0);
+    if (way.order) way.order.lastArrivalMs = arrivesAtMs;
+    clock.setTimer(arrivesAtMs - nowMs, reach);
+    return leftAtMs;
+  };
+  if (!from.stalled) return leave();
+  from.stalled.push(() => {
+    if (stands()) leave();
+  });
+  return clock.nowMs();
 }
 
 export function reportBug(hub: Hub, member: Member, error: unknown): void {

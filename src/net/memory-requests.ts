@@ -31,8 +31,8 @@ export function request(
   return new Promise((resolve) => {
     const exchange = beginExchange(hub, from, { peer, protocol, connection, signal, onFrame, resolve });
     const copy = body.slice();
-    const { leftAtMs } = send(hub, from, to, copy.length, () => void answer(hub, from, to, exchange, copy));
-    exchange.expectProgress(leftAtMs);
+    const arrive = () => void answer(hub, from, to, exchange, copy);
+    exchange.expectProgress(send(hub, from, to, copy.length, arrive));
   });
 }
 
@@ -57,9 +57,9 @@ function beginExchange(
     onFrame,
     abort: new AbortController(),
     beganAtMs: clock.nowMs(),
-    returnAtMs: 0,
+    order: { lastArrivalMs: 0 },
     frames: 0,
-    framesOnWay: 0,
+    isAnswered: false,
     settled: false,
     expectProgress(fromMs) {
       cancelIdle();
@@ -84,6 +84,7 @@ function beginExchange(
 
 /** The handler learns that nobody waits any more: at once when the connection is lost, else over the link. */
 function tellHandler(hub: Hub, from: Member, exchange: Exchange): void {
+  if (exchange.isAnswered) return;
   const to = hub.members.get(exchange.peer);
   const stands = from.alive && to && from.connected.get(to.id) === exchange.connection;
   if (stands) send(hub, from, to, 0, () => exchange.abort.abort(), { isSure: true });
@@ -110,8 +111,7 @@ async function answer(
     exchange.settle(tooLarge ? reject('too-large', 'the response') : copy);
     if (tooLarge) penalize(hub, from, to.id, 'too-large');
   };
-  const { leftAtMs } = send(hub, to, from, bytes, arrive, { notBeforeMs: exchange.returnAtMs });
-  exchange.expectProgress(leftAtMs);
+  exchange.expectProgress(send(hub, to, from, bytes, arrive, { order: exchange.order }));
 }
 
 async function serve(
@@ -131,9 +131,8 @@ async function serve(
   }
   const release = to.held.take(from.id, body.length);
   if (!release) return reject('busy', 'too many bytes at once');
-  let isAnswered = false;
   const progress: Progress = (frame) => {
-    if (!isAnswered) sendFrame(hub, from, to, exchange, protocol, frame);
+    if (!exchange.isAnswered) sendFrame(hub, from, to, exchange, protocol, frame);
   };
   try {
     const outcome = await handler(from.id, body, exchange.abort.signal, progress);
@@ -144,13 +143,10 @@ async function serve(
     reportBug(hub, to, error);
     return reject('failed');
   } finally {
-    isAnswered = true;
+    exchange.isAnswered = true;
     release();
   }
 }
-
-/** A link that is full, or a node that takes nothing, holds up a few frames; more are skipped. */
-const framesOnWayMax = 64;
 
 function sendFrame(
   hub: Hub,
@@ -162,13 +158,11 @@ function sendFrame(
 ): void {
   if (exchange.settled || exchange.abort.signal.aborted) return;
   if (to.connected.get(from.id) !== exchange.connection) return;
-  if (frame.length > (protocol.frameBytesMax ?? -1) || exchange.framesOnWay >= framesOnWayMax) return;
+  if (frame.length > (protocol.frameBytesMax ?? -1)) return;
   if (exchange.frames >= progressFramesMax(hub.options.clock.nowMs() - exchange.beganAtMs)) return;
   exchange.frames += 1;
-  exchange.framesOnWay += 1;
   const copy = frame.slice();
   const arrive = () => {
-    exchange.framesOnWay -= 1;
     if (exchange.settled) return;
     if (copy.length > (exchange.protocol.frameBytesMax ?? -1)) {
       exchange.settle(reject('too-large', 'the frame'));
@@ -178,8 +172,7 @@ function sendFrame(
     exchange.expectProgress(hub.options.clock.nowMs());
     exchange.onFrame?.(copy);
   };
-  const { arrivesAtMs } = send(hub, to, from, copy.length, arrive, { notBeforeMs: exchange.returnAtMs });
-  exchange.returnAtMs = arrivesAtMs;
+  send(hub, to, from, copy.length, arrive, { order: exchange.order });
 }
 
 function refusalOf(to: Member, from: NodeId, protocol: Protocol, bytes: number): Rejection | null {

@@ -9,7 +9,7 @@ import { seededRandom, uniformBelow } from '../std/random.ts';
 import type { MemoryHubOptions } from './memory-hub.ts';
 import { createMemoryHub } from './memory-transport.ts';
 import type { ScorePolicy } from './peer-score.ts';
-import { statusProtocol } from './protocol.ts';
+import { statusProtocol, trainProtocol } from './protocol.ts';
 import type { Transport } from './transport.ts';
 
 const idOf = (index: number) => sha256Hex(utf8(`node ${index}`));
@@ -169,4 +169,110 @@ test('a bug in a request handler comes out of the clock', async () => {
   });
   void first.request(second.self, statusProtocol, new Uint8Array(1));
   await assert.rejects(clock.advance(100), /a bug/);
+});
+
+test('a link with a rate takes its time; bytes that move are life, and small messages pass between', async () => {
+  const { clock, hub } = startHub({
+    link: () => ({ delayMs: 10, lost: false, bytesPerSecond: 1_000_000 }),
+  });
+  const [first, second] = [hub.join(idOf(0)), hub.join(idOf(1))];
+  second.handle(trainProtocol, async () => accept(new Uint8Array(0)));
+  second.handle(statusProtocol, async (_from, request) => accept(request));
+  const beganMs = clock.nowMs();
+  const ended = { small: 0, large: 0, second: 0 };
+  const note = (name: keyof typeof ended) => (outcome: { readonly ok: boolean }) => {
+    assert.ok(outcome.ok);
+    ended[name] = clock.nowMs() - beganMs;
+  };
+  const patient = { ...trainProtocol, idleTimeoutMs: 1_000 };
+  void first.request(second.self, patient, new Uint8Array(5_000_000)).then(note('large'));
+  void first.request(second.self, patient, new Uint8Array(5_000_000)).then(note('second'));
+  void first.request(second.self, statusProtocol, new Uint8Array(10)).then(note('small'));
+  await clock.advance(12_000);
+  assert.ok(ended.small > 0 && ended.small < 700, `${ended.small}`);
+  assert.ok(ended.large >= 5_000 && ended.large < 5_500, `${ended.large}`);
+  assert.ok(ended.second >= 10_000 && ended.second < 10_700, `${ended.second}`);
+});
+
+test('a stalled node says nothing and keeps its connections; then everything goes on', async () => {
+  const { clock, hub } = startHub();
+  const [first, second] = [hub.join(idOf(0)), hub.join(idOf(1))];
+  const told: string[] = [];
+  second.handle({ ...trainProtocol, idleTimeoutMs: 1_000 }, async (_from, request, signal, progress) => {
+    signal.addEventListener('abort', () => told.push('aborted'));
+    for (let i = 0; i < 20; i++) {
+      clock.setTimer(i * 100, () => progress(new Uint8Array([i])));
+    }
+    await new Promise<void>((resolve) => clock.setTimer(2_000, resolve));
+    return accept(request);
+  });
+  const frames: number[] = [];
+  const ask = (idleTimeoutMs: number) =>
+    first.request(second.self, { ...trainProtocol, idleTimeoutMs }, new Uint8Array(1), undefined, (frame) =>
+      frames.push(frame[0]!),
+    );
+  const impatient = ask(500);
+  const patient = ask(5_000);
+  await clock.advance(450);
+  const before = frames.length;
+  assert.ok(before > 4);
+  hub.stall(second.self);
+  await clock.advance(1_500);
+  assert.equal(frames.length, before);
+  assert.deepEqual(await impatient, { ok: false, code: 'stalled', detail: '' });
+  assert.deepEqual([told, first.peers()], [[], [second.self]]);
+  hub.resume(second.self);
+  await clock.advance(1_000);
+  assert.ok((await patient).ok);
+  assert.deepEqual(told, ['aborted']);
+  assert.deepEqual(
+    [...new Set(frames)],
+    Array.from({ length: 20 }, (_, i) => i),
+  );
+});
+
+test('giving up reaches the handler over the link, and in spite of losses', async () => {
+  let lost = false;
+  const { clock, hub } = startHub({ link: () => ({ delayMs: 100, lost }) });
+  const [first, second] = [hub.join(idOf(0)), hub.join(idOf(1))];
+  const beganMs = clock.nowMs();
+  let toldMs = 0;
+  second.handle(trainProtocol, (_from, request, signal) => {
+    return new Promise((resolve) => {
+      signal.addEventListener('abort', () => {
+        toldMs = clock.nowMs() - beganMs;
+        resolve(accept(request));
+      });
+    });
+  });
+  const controller = new AbortController();
+  const outcome = first.request(second.self, trainProtocol, new Uint8Array(1), controller.signal);
+  await clock.advance(200);
+  lost = true;
+  controller.abort();
+  await clock.advance(500);
+  assert.deepEqual(await outcome, { ok: false, code: 'aborted', detail: '' });
+  assert.equal(toldMs, 300);
+});
+
+test('requests beyond the bytes that are held for one peer are `busy`', async () => {
+  const { clock, hub } = startHub();
+  const [first, second] = [hub.join(idOf(0)), hub.join(idOf(1))];
+  second.handle(trainProtocol, async (_from, _request, signal) => {
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    return accept(new Uint8Array(0));
+  });
+  const controller = new AbortController();
+  const codes: string[] = [];
+  const body = new Uint8Array(trainProtocol.requestBytesMax);
+  for (let i = 0; i < 5; i++) {
+    void first.request(second.self, trainProtocol, body, controller.signal).then((outcome) => {
+      codes.push(outcome.ok ? 'ok' : outcome.code);
+    });
+  }
+  await clock.advance(100);
+  assert.deepEqual(codes, ['busy']);
+  controller.abort();
+  await clock.advance(100);
+  assert.deepEqual(codes, ['busy', 'aborted', 'aborted', 'aborted', 'aborted']);
 });

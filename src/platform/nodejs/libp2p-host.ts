@@ -29,6 +29,8 @@ export interface Libp2pTransportOptions {
   readonly key: KeyPair;
   /** Multiaddresses, e.g. `/ip4/127.0.0.1/tcp/0`. */
   readonly listen: readonly string[];
+  /** Multiaddresses that others are told, where they reach `listen` through a port of something else. */
+  readonly announce?: readonly string[];
   /** Multiaddresses of nodes to begin with, with or without `/p2p/…`; dialled again whenever they are lost. */
   readonly bootstrap: readonly string[];
   /** Nodes of other networks are never peers. */
@@ -84,7 +86,7 @@ interface Host {
 /** Starts listening and dialling. Throws `CodedError`: `bad-address`, `port-in-use`, `listen-failed`. */
 export async function createLibp2pTransport(options: Libp2pTransportOptions): Promise<Libp2pTransport> {
   const bootstrap = options.bootstrap.map(parseAddress);
-  for (const address of options.listen) parseAddress(address);
+  for (const address of [...options.listen, ...(options.announce ?? [])]) parseAddress(address);
   const host = await createHost(options);
   await startHost(host);
   for (const address of bootstrap) host.dialer.addBootstrap(address, nodeOfAddress(address));
@@ -155,6 +157,7 @@ function createNode(
   return createLibp2pNode({
     secretKey: options.key.secretKey,
     listen: options.listen,
+    announce: options.announce ?? [],
     networkPrefix,
     mdns: options.mdns ?? false,
     upnp: options.upnp ?? false,

@@ -24,6 +24,8 @@ import { gossipOptions } from './libp2p-topics.ts';
 export interface Libp2pNodeOptions {
   readonly secretKey: Uint8Array;
   readonly listen: readonly string[];
+  /** What others are told instead, where the port is reached through another. */
+  readonly announce: readonly string[];
   /** Between `/neuroshard/` and the protocol's name. */
   readonly networkPrefix: string;
   readonly mdns: boolean;
@@ -44,7 +46,7 @@ export interface Libp2pNode {
 
 const MiB = 1024 * 1024;
 const minuteMs = 60_000;
-const windowBytesMax = 4 * MiB;
+const windowBytesMax = MiB;
 
 /** Built, not started. */
 export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp2pNode> {
@@ -56,7 +58,10 @@ export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp
     privateKey: privateKeyFromRaw(options.secretKey),
     nodeInfo: { name: 'neuroshard', version: '1', userAgent: 'neuroshard/1' },
     metrics: () => options.metrics,
-    addresses: { listen: [...options.listen, ...(options.relayClient ? ['/p2p-circuit'] : [])] },
+    addresses: {
+      listen: [...options.listen, ...(options.relayClient ? ['/p2p-circuit'] : [])],
+      announce: [...options.announce],
+    },
     transports: [
       tcp({
         ...socketOptions,
