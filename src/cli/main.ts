@@ -1,5 +1,6 @@
 /** The command line: one line for each command, in the order of `--help` (what a newcomer needs first). */
 import { register as registerBench } from './bench.ts';
+import { register as registerChat } from './chat.ts';
 import { register as registerDemo } from './demo.ts';
 import { register as registerDoctor } from './doctor.ts';
 import { register as registerGenerate } from './generate.ts';
@@ -16,6 +17,7 @@ await runMain([
   registerSwarm,
   registerTrain,
   registerGenerate,
+  registerChat,
   registerNetwork,
   registerNode,
   registerNodeStatus,
