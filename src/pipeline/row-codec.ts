@@ -69,15 +69,19 @@ function aligned(bytes: Uint8Array, to: number): Uint8Array {
 }
 
 function encodeBf16(rows: Float32Array): Uint8Array {
-  const bits = bitsOf(rows);
   const halves = new Uint16Array(rows.length);
+  roundToBf16(bitsOf(rows), halves);
+  return new Uint8Array(halves.buffer);
+}
+
+/** Ends with its loop: V8 throws optimized code away when code follows that it has not seen run. */
+function roundToBf16(bits: Int32Array, halves: Uint16Array): void {
   for (let i = 0; i < bits.length; i++) {
     const word = bits[i]!;
     let half = ((word + 0x7fff + ((word >>> 16) & 1)) | 0) >>> 16;
     if ((word & magnitudeBits) >= bf16OverflowBits) half = overflowOf(word);
     halves[i] = half;
   }
-  return new Uint8Array(halves.buffer);
 }
 
 function overflowOf(word: number): number {
