@@ -8,7 +8,7 @@ import { progressFramesMax } from '../src/net/limits.ts';
 import type { Protocol } from '../src/net/protocol.ts';
 import type { Progress } from '../src/net/transport.ts';
 import { accept, type Outcome } from '../src/std/outcome.ts';
-import type { StartCluster, TransportCluster } from './transport-contract.ts';
+import type { StartCluster, TransportCluster } from './transport-cluster.ts';
 
 const codeOf = (outcome: Outcome<unknown>) => (outcome.ok ? 'ok' : outcome.code);
 

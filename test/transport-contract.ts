@@ -10,24 +10,8 @@ import type { NodeId, Transport } from '../src/net/transport.ts';
 import { toHex } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
 import { accept, type Outcome, reject } from '../src/std/outcome.ts';
+import type { StartCluster, TransportCluster } from './transport-cluster.ts';
 import { testCalls } from './transport-contract-calls.ts';
-
-export interface TransportCluster {
-  /** Connected to each other. After a restart the node's new transport is in its place. */
-  readonly transports: Transport[];
-  /** Lets time pass until the condition holds; fails when it does not. */
-  until(condition: () => boolean, what: string): Promise<void>;
-  /** Lets so much time pass. */
-  pass(ms: number): Promise<void>;
-  /** Waits for the promise while time passes. */
-  run<T>(promise: Promise<T>): Promise<T>;
-  /** Ends node `index`; `restart` starts it again with the same key at the same address. */
-  stop(index: number): Promise<void>;
-  restart(index: number): Promise<void>;
-  close(): Promise<void>;
-}
-
-export type StartCluster = (count: number, scorePolicy?: ScorePolicy) => Promise<TransportCluster>;
 
 const MiB = 1024 * 1024;
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createVirtualClock } from '../../sim/virtual-clock.ts';
-import { type TransportCluster, testTransport } from '../../test/transport-contract.ts';
+import type { TransportCluster } from '../../test/transport-cluster.ts';
+import { testTransport } from '../../test/transport-contract.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256, sha256Hex } from '../std/hash.ts';
 import { accept } from '../std/outcome.ts';

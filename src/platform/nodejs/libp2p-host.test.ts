@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type TransportCluster, testTransport } from '../../../test/transport-contract.ts';
+import type { TransportCluster } from '../../../test/transport-cluster.ts';
+import { testTransport } from '../../../test/transport-contract.ts';
 import { generateKeyPair } from '../../identity/keys.ts';
 import type { ScorePolicy } from '../../net/peer-score.ts';
 import { systemClock } from './clock.ts';
