@@ -8,6 +8,7 @@ import {
   named,
   screeningReplica,
   shape,
+  shapes,
   testBase,
 } from '../../test/virtual-network.ts';
 import { keyPairFrom } from '../identity/keys.ts';
@@ -18,12 +19,13 @@ import type { Outcome } from '../std/outcome.ts';
 import { memoryStore } from '../std/store.ts';
 import { createBlobShelf, serveBlobs } from './blob-exchange.ts';
 import { createContributionPool } from './contribution-pool.ts';
+import type { PoolOptions } from './pool-state.ts';
 import type { Contribution, StageReplica } from './replica.ts';
 
 const codeOf = (outcome: Outcome<unknown>) => (outcome.ok ? 'accepted' : outcome.code);
 
 /** Node 0 has the pool; the others have a shelf each, and nothing else. Members are the first four. */
-function poolOf(count = 4, replica: StageReplica = screeningReplica) {
+function poolOf(count = 4, replica: StageReplica = screeningReplica, staged: Partial<PoolOptions> = {}) {
   const network = createVirtualNetwork(count);
   const refused: string[] = [];
   let changes = 0;
@@ -44,6 +46,7 @@ function poolOf(count = 4, replica: StageReplica = screeningReplica) {
     members: new Map(network.ids.slice(0, 4).map((id) => [id, 0])),
     onChange: () => void changes++,
     onRejected: (round, node, code) => void refused.push(`${round} ${network.ids.indexOf(node)} ${code}`),
+    ...staged,
   });
   pool.begin(0, testBase);
   /** Node `index` has the blob and announces it. */
@@ -238,4 +241,65 @@ test('a replica that fails, and a pool that is closed, reject nothing into the a
   closed.pool.close();
   await closed.run(60_000);
   assert.deepEqual([closed.valid(), closed.refused, closed.changes()], [[], [], 0]);
+});
+
+const otherBase = sha256Hex(utf8('base of the other stage'));
+/** A contribution to the second of two stages. */
+const deeper = (value: number) => blobOf(value, shapes[1]);
+const toStage1 = { stage: 1, base: otherBase };
+
+test('who votes takes in the blobs of every stage, each in the form of its own; any base of another stage', async () => {
+  const { contribute, valid, run, refused, shelves } = poolOf(6, screeningReplica, { shapes });
+  contribute(1, blobOf(1));
+  const made = deeper(2);
+  assert.equal(contribute(2, made, toStage1), 'accepted');
+  assert.equal(contribute(3, deeper(3)), 'wrong-shape');
+  assert.equal(contribute(3, blobOf(3), toStage1), 'wrong-shape');
+  assert.equal(contribute(4, blobOf(4), { ...toStage1, stage: 2 }), 'wrong-stage');
+  assert.equal(contribute(5, deeper(Number.NaN), toStage1), 'accepted');
+  await run(1000);
+  assert.deepEqual(valid().sort(), [1, 2]);
+  assert.ok(shelves[0]!.get(made.blobHash), 'and serves them');
+  assert.deepEqual(refused, ['0 3 wrong-shape', '0 4 wrong-stage', '0 5 not-finite']);
+});
+
+test('who has no vote takes in its own stage only, and asks nobody for the rest', async () => {
+  const { contribute, valid, run, refused, network } = poolOf(4, screeningReplica, { shapes, votes: false });
+  let asked = 0;
+  network.link = () => {
+    asked++;
+    return { delayMs: 2, lost: false };
+  };
+  assert.equal(contribute(1, deeper(1), toStage1), 'not-wanted');
+  assert.equal(contribute(1, deeper(1), { ...toStage1, round: 1 }), 'not-wanted');
+  await run(1000);
+  assert.deepEqual([asked, valid(), refused], [0, [], []]);
+  contribute(2, blobOf(2));
+  await run(1000);
+  assert.deepEqual(valid(), [2]);
+});
+
+test('a blob that is sound in one stage is not taken for one of another, nor one node for two stages', async () => {
+  const { pool, keys, contribute, valid, run } = poolOf(4, screeningReplica, { shapes });
+  const made = blobOf(1);
+  contribute(1, made);
+  assert.equal(contribute(1, made, { ...toStage1, blobBytes: deeper(1).blob.length }), 'equivocation');
+  await run(1000);
+  assert.deepEqual(valid(), [1]);
+  const disguised = announced(keys[1]!, made, { ...toStage1, blobBytes: deeper(1).blob.length });
+  const obtained = pool.obtain(disguised);
+  await run(60_000);
+  assert.equal(codeOf(await obtained), 'wrong-length');
+});
+
+test('the blob of another stage is asked of members before others', async () => {
+  const { contribute, valid, run, shelves, transports, network } = poolOf(24, screeningReplica, { shapes });
+  const made = deeper(1);
+  shelves[3]!.put(0, made.blobHash, made.blob);
+  const { peers } = transports[0]!;
+  transports[0]!.peers = () => [...peers()].sort((a, b) => network.ids.indexOf(b) - network.ids.indexOf(a));
+  await transports[20]!.close();
+  contribute(20, made, toStage1);
+  await run(60_000);
+  assert.deepEqual(valid(), [20]);
 });

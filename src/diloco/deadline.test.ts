@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createRoundDeadline, median, medianPlusMad } from './deadline.ts';
+import { createRoundDeadline, createStageDeadlines, median, medianPlusMad } from './deadline.ts';
 
 test('median and spread on hand-made numbers', () => {
   assert.equal(median([3]), 3);
@@ -46,4 +46,21 @@ test('property: it grows with the times, and no minority of absurd arrivals move
       assert.ok(slower.trainingMs()! >= trainingMs);
     }),
   );
+});
+
+test('each stage learns from its own arrivals; one of which nothing is known goes by those of all', () => {
+  const deadlines = createStageDeadlines([2, 2, 2]);
+  const at = (stage: number, ...times: number[]) => times.map((atMs) => ({ stage, atMs }));
+  const first = [...at(0, 1000, 1200), ...at(1, 900)];
+  assert.equal(deadlines.collectingMs(0, first), 2 * 1200 + 1500, 'more than half of its members');
+  assert.equal(deadlines.collectingMs(2, first), undefined, 'three of six are not more than half of all');
+  const more = [...first, ...at(1, 3000)];
+  assert.equal(deadlines.collectingMs(2, more), 2 * 3000 + 1500);
+  deadlines.record([...at(0, 1000, 1000), ...at(1, 5000, 5000)]);
+  assert.equal(deadlines.trainingMs(0), 1250);
+  assert.equal(deadlines.trainingMs(1), 6250);
+  const ofAll = createRoundDeadline();
+  ofAll.record([1000, 1000, 5000, 5000]);
+  assert.equal(deadlines.trainingMs(2), ofAll.trainingMs());
+  assert.equal(deadlines.collectingMs(2, []), ofAll.collectingMs([], 6));
 });

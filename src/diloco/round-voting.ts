@@ -3,6 +3,7 @@
  * does with the answers, is not known here.
  */
 import type { ProposalContext } from '../consensus/types.ts';
+import type { Announcement } from './announcement.ts';
 import { basesFit, listable } from './round-bases.ts';
 import { emptyStages } from './round-collecting.ts';
 import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';
@@ -38,11 +39,12 @@ export async function validate(
 
 /** A proposer that leaves out most of what has arrived for a stage does not get this vote; the next will do better. */
 function listsMost(r: RoundState, list: RoundList): boolean {
-  const listed = new Set(list.contributions.map(({ nodeId, stage }) => `${stage}/${nodeId}`));
+  const nameOf = ({ stage, base, nodeId }: Announcement) => `${stage}/${base}/${nodeId}`;
+  const listed = new Set(list.contributions.map(nameOf));
   const ours = drawn(r);
   return r.options.shapes.every((_, stage) => {
     const here = shareOf(ours, stage).contributions;
-    const missing = here.filter(({ nodeId }) => !listed.has(`${stage}/${nodeId}`)).length;
+    const missing = here.filter((one) => !listed.has(nameOf(one))).length;
     return 2 * missing <= here.length;
   });
 }
