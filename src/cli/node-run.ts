@@ -15,6 +15,7 @@ import type { EventSink, NodeEvent } from '../peer/events.ts';
 import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
 import { replicaSettings } from '../peer/plan.ts';
+import type { TextGenerator } from '../peer/text-generator.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
@@ -26,6 +27,7 @@ import { packageVersion } from '../platform/nodejs/installation.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
 import { createLibp2pTransport, type Libp2pTransport } from '../platform/nodejs/libp2p-host.ts';
 import { openLossLog } from '../platform/nodejs/loss-log.ts';
+import { systemRandom } from '../platform/nodejs/random.ts';
 import { openSnapshotFiles } from '../platform/nodejs/snapshot-files.ts';
 import { folderStore } from '../platform/nodejs/store.ts';
 import { assert } from '../std/assert.ts';
@@ -51,7 +53,14 @@ export interface NodeRunOptions {
   readonly relayServer: boolean;
   readonly relayClient: boolean;
   /** Null: no API. */
-  readonly api: { readonly host: string; readonly port: number } | null;
+  readonly api: {
+    readonly host: string;
+    readonly port: number;
+    /** Clients of `/v1` must show one of these; none: they need none. */
+    readonly keys: readonly string[];
+  } | null;
+  /** Answers prompts under `/v1`, once the node is there; without it, it answers none. */
+  readonly generator?: (node: GeneratorParts) => TextGenerator;
   readonly compute: Omit<ComputeOptions, 'replica'>;
   readonly rounds?: number;
   readonly heldOutBatches: number;
@@ -61,6 +70,13 @@ export interface NodeRunOptions {
   readonly events: EventSink;
   /** Whether somebody is there to tell this node that it may stop serving after its last round. */
   readonly lingers: boolean;
+}
+
+/** What a generator may be made of. */
+export interface GeneratorParts {
+  readonly peer: Peer;
+  readonly replica: StageReplica;
+  readonly tokenizer: Tokenizer;
 }
 
 const lingerMs = 5_000;
@@ -137,7 +153,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     ...(options.steps && { steps: options.steps }),
   });
   stack.defer(() => peer.close());
-  const apiPort = await serveApi({ options, peer, compute, clock, sinks, stack, signal });
+  const generator = options.generator?.({ peer, replica: compute.replica, tokenizer });
+  const apiPort = await serveApi({ options, peer, compute, generator, clock, sinks, stack, signal });
   const info = await compute.replica.info();
   emit({
     type: 'started',
@@ -244,6 +261,7 @@ interface ApiParts {
   readonly options: NodeRunOptions;
   readonly peer: Peer;
   readonly compute: Compute;
+  readonly generator: TextGenerator | undefined;
   readonly clock: Clock;
   readonly sinks: Set<EventSink>;
   readonly stack: AsyncDisposableStack;
@@ -251,8 +269,9 @@ interface ApiParts {
 }
 
 /** Serves status and control; the port, or null when there is none. */
-async function serveApi({ options, peer, compute, clock, sinks, stack }: ApiParts): Promise<number | null> {
+async function serveApi({ options, peer, compute, generator, clock, sinks, stack }: ApiParts): Promise<number | null> {
   if (!options.api) return null;
+  const { host, port, keys: apiKeys } = options.api;
   const { network, key } = peer.options;
   const info = await compute.replica.info();
   const status = keepStatus({
@@ -285,8 +304,9 @@ async function serveApi({ options, peer, compute, clock, sinks, stack }: ApiPart
     stop: () => process.kill(process.pid, 'SIGTERM'),
     token,
     clock,
+    ...(generator && { text: { generator, random: systemRandom(), apiKeys } }),
   });
-  const server = await startHttpServer({ fetch: app.fetch, ...options.api });
+  const server = await startHttpServer({ fetch: app.fetch, host, port });
   stack.defer(() => server.close());
   return server.port;
 }

@@ -4,6 +4,7 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { NodeEvent } from '../peer/events.ts';
+import { apiKeysOf } from './api-keys.ts';
 import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
 import { UsageError } from './errors.ts';
 import type { NodeRunOptions } from './node-run.ts';
@@ -24,6 +25,8 @@ export interface NodeStartOptions {
   readonly api: boolean;
   readonly host: string;
   readonly port: number;
+  readonly apiKey?: readonly string[];
+  readonly apiKeyFile?: string;
   readonly engine: 'native' | 'wasm';
   readonly provider: 'cpu' | 'webgpu' | 'cuda';
   readonly threads: number;
@@ -78,6 +81,8 @@ export function nodeStartCommand(group: Command): Command {
     .option('--no-api', 'do not serve the HTTP API')
     .option('--host <address>', 'address of the HTTP API', '127.0.0.1')
     .option('--port <port>', 'port of the HTTP API', port, 8000)
+    .option('--api-key <key>', 'a key that clients of /v1 must show, repeatable (default: none)', collect)
+    .option('--api-key-file <file>', 'the same from a file, one a line: needed with --host of other machines')
     .option('--engine <engine>', 'native or wasm', oneOf('engine', ['native', 'wasm'] as const), 'native')
     .option(
       '--provider <provider>',
@@ -124,7 +129,7 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
     upnp: options.upnp === true,
     relayServer: options.relay === 'server',
     relayClient: options.relay === 'client',
-    api: options.api ? { host: options.host, port: options.port } : null,
+    api: options.api ? { host: options.host, port: options.port, keys: apiKeysOf(options) } : null,
     compute: { engine: options.engine, provider: options.provider, threads: options.threads },
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: options.heldOutBatches,
