@@ -40,8 +40,8 @@ export function hostileSteps(options: Pick<HostileOptions, 'attack' | 'attackFac
     if (options.attack === 'label-flip') {
       const last = peer.options.network.model.vocabulary - 1;
       return {
-        batch: async (round, step) => {
-          const batch = await honest.batch(round, step);
+        batch: async (round, step, index) => {
+          const batch = await honest.batch(round, step, index);
           return { ...batch, labels: batch.labels.map((label) => last - label) };
         },
       };

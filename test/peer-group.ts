@@ -12,7 +12,9 @@ import { createPeer, type Peer, type PeerOptions } from '../src/peer/peer.ts';
 import { replicaSettings } from '../src/peer/plan.ts';
 import { defaultOuter, type TrainingPolicy } from '../src/peer/policy.ts';
 import { train } from '../src/peer/train.ts';
+import { utf8 } from '../src/std/bytes.ts';
 import { sleep } from '../src/std/clock.ts';
+import { seededRandom } from '../src/std/random.ts';
 import { memoryStore, type Store } from '../src/std/store.ts';
 import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
 import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
@@ -110,9 +112,9 @@ export function createPeerGroup(
       const real = options.replica ?? (await tinyReplica({ ...replicaSettings(network) }));
       const replica: StageReplica = {
         ...real,
-        trainStep: async (batches, rate) => {
+        backward: async (call) => {
           await sleep(net.clock, options.stepMs ?? 1000);
-          return real.trainStep(batches, rate);
+          return real.backward(call);
         },
       };
       const events: NodeEvent[] = [];
@@ -122,6 +124,7 @@ export function createPeerGroup(
         dataset: {} as Dataset,
         transport,
         clock: net.clock,
+        random: seededRandom(utf8(`peer ${index} of the group`)),
         store: options.store ?? memoryStore(),
         replica,
         events: (event) => events.push(event),

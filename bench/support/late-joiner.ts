@@ -15,7 +15,8 @@ export async function runLateJoiner(
   },
 ): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'late-joiner-'));
-  const rest = { nodes: 4, attackers: 0, attack: 'zero', aggregator: 'default', heldOutBatches: 1 } as const;
+  const whole = { nodes: 4, stages: 1, microbatches: 1, activations: 'bf16' } as const;
+  const rest = { attackers: 0, attack: 'zero', aggregator: 'default', heldOutBatches: 1, ...whole } as const;
   const cluster = await clusterOf({ ...options, ...rest }, directory, false);
   const late = cluster.nodes.at(-1)!.spec;
   const { promise: over, resolve, reject } = Promise.withResolvers<void>();

@@ -61,6 +61,7 @@ export function startPeer(
     dataset,
     transport,
     clock,
+    random: env.random,
     store,
     signatures,
     heldOutBatches: 0,
@@ -91,7 +92,7 @@ export function computing(world: DilocoWorld, env: NodeEnv, real: StageReplica):
   };
   return {
     ...real,
-    trainStep: (batches, rate) => after(stepMs, () => real.trainStep(batches, rate)),
+    backward: (call) => after(stepMs, () => real.backward(call)),
     contribute: () => after(stepMs / 10, () => real.contribute()),
     screen: (blob, blobHash) => after(stepMs / 50, () => real.screen(blob, blobHash)),
     closeRound: (request) => after(stepMs / 5, () => real.closeRound(request)),

@@ -6,6 +6,17 @@ import { createApi } from './app.ts';
 import { readersMax } from './event-stream.ts';
 import { keepStatus } from './status.ts';
 
+const pipeline = {
+  replicas: [3],
+  queue: { decode: 0, backward: 1, forward: 2, background: 0 },
+  queueRefused: 4,
+  utilisation: 0.97,
+  starving: false,
+  failovers: 5,
+  lostMicrobatches: 6,
+  convictedDrivers: 0,
+};
+
 const token = 'correct-horse-battery-staple';
 
 const facts = {
@@ -14,6 +25,7 @@ const facts = {
   nodeId: 'ab'.repeat(32),
   network: { name: 'a "quoted" \\ name', id: 'cd'.repeat(32) },
   parameters: 1_310_848,
+  stage: { index: 0, count: 1, firstLayer: 0, endLayer: 4, roles: ['driver', 'validator'] as const },
   aggregator: { name: 'default', toleratedHostile: 1 },
   engine: { id: 'native-cpu', provider: 'cpu' },
   members: 4,
@@ -54,7 +66,7 @@ function setUp() {
   const keeper = keepStatus(facts);
   let stops = 0;
   const app = createApi({
-    status: () => keeper.status(61_000),
+    status: () => keeper.status(61_000, pipeline),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => void sinks.delete(sink);
@@ -106,7 +118,7 @@ test('a map that peers can make grow stays bounded', () => {
   const { keeper } = setUp();
   for (let code = 0; code < 1000; code++)
     keeper.apply({ ...round, rejected: [{ node: 'x', code: `code-${code}` }] });
-  const rejected = keeper.status(0).totals.contributionsRejected;
+  const rejected = keeper.status(0, pipeline).totals.contributionsRejected;
   assert.ok(Object.keys(rejected).length <= 65);
   assert.equal(rejected.other, 1000 - 64);
 });

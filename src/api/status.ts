@@ -4,6 +4,33 @@
  */
 import type { NodeEvent } from '../peer/events.ts';
 
+/** The part of the model that a node holds. */
+export interface StageFacts {
+  /** From 0. */
+  readonly index: number;
+  readonly count: number;
+  readonly firstLayer: number;
+  readonly endLayer: number;
+  /** `driver` holds the embedding, `validator` the head, `worker` neither. */
+  readonly roles: readonly ('driver' | 'worker' | 'validator')[];
+}
+
+/** How work moves through the stages, as this node sees it. */
+export interface PipelineStatus {
+  /** Nodes known to hold each stage, this one included. */
+  readonly replicas: readonly number[];
+  /** Tasks waiting, by class. */
+  readonly queue: Readonly<Record<string, number>>;
+  readonly queueRefused: number;
+  /** Of the time in which there was work; null before there was any. */
+  readonly utilisation: number | null;
+  /** No replica of the next stage can be had. */
+  readonly starving: boolean;
+  readonly failovers: number;
+  readonly lostMicrobatches: number;
+  readonly convictedDrivers: number;
+}
+
 /** What does not change while the node runs. */
 export interface NodeFacts {
   readonly pid: number;
@@ -11,7 +38,9 @@ export interface NodeFacts {
   /** Hex, as are all hashes. */
   readonly nodeId: string;
   readonly network: { readonly name: string; readonly id: string };
+  /** Of the stage that this node holds. */
   readonly parameters: number;
+  readonly stage: StageFacts;
   /** `default`, `mean`, `median`, … and how many hostile contributions it withstands. */
   readonly aggregator: { readonly name: string; readonly toleratedHostile: number };
   /** The tensor engine's id, e.g. `native-cpu`, and the provider it runs on. */
@@ -28,6 +57,8 @@ export interface NodeStatus {
   readonly nodeId: string;
   readonly network: { readonly name: string; readonly id: string };
   readonly parameters: number;
+  readonly stage: StageFacts;
+  readonly pipeline: PipelineStatus;
   readonly round: number;
   /** 1-based within the round; 0 before the first. */
   readonly step: number;
@@ -68,7 +99,7 @@ export interface NodeStatus {
 
 export interface StatusKeeper {
   apply(event: NodeEvent): void;
-  status(nowMs: number): NodeStatus;
+  status(nowMs: number, pipeline: PipelineStatus): NodeStatus;
 }
 
 /** Codes come from our own screening, but a map that peers can make grow has a bound all the same. */
@@ -152,14 +183,16 @@ export function keepStatus(facts: NodeFacts): StatusKeeper {
           totals = { ...totals, warnings: totals.warnings + 1 };
           return;
         case 'contribution':
+        case 'failover':
         case 'sample':
         case 'finished':
         case 'stopped':
           return;
       }
     },
-    status: (nowMs) => ({
+    status: (nowMs, pipeline) => ({
       ...fixed,
+      pipeline,
       ...now,
       peers,
       // Rounds close with more than 2/3 of the members: of n, ⌊(n − 1) / 3⌋ may fail.

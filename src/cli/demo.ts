@@ -10,11 +10,15 @@ import { action, type CommandResult, type CommandRun, defineCommand } from './co
 import { InterruptedError } from './errors.ts';
 import { openLiveScreen } from './live-screen.ts';
 import { integer } from './parse.ts';
-import { clusterOptions } from './shared-options.ts';
+import { clusterOptions, pipelineOptions } from './shared-options.ts';
 import { clusterOf, type SwarmOptions } from './swarm.ts';
 
 interface DemoOptions {
-  readonly nodes: number;
+  readonly nodes?: number;
+  readonly stages: number;
+  readonly replicas?: number;
+  readonly microbatches: number;
+  readonly activations: SwarmOptions['activations'];
   readonly attackers: number;
   readonly attack: SwarmOptions['attack'];
   readonly rounds?: number;
@@ -33,11 +37,12 @@ export function register(program: Command): void {
       'doing, the held-out loss after every round and a sample of what the model writes. Ctrl-C stops all of them.',
     examples: [
       ['demo', 'until Ctrl-C'],
+      ['demo --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
       ['demo --nodes 5 --attackers 1 --rounds 10', 'with a hostile node among five, for ten rounds'],
     ],
   });
-  clusterOptions(command, 15)
-    .option('--nodes <count>', 'processes', integer('--nodes', { min: 1, max: 16 }), 4)
+  pipelineOptions(clusterOptions(command, 15))
+    .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 16 }))
     .option(
       '--rounds <count>',
       'stop after so many rounds (default: until Ctrl-C)',
@@ -78,7 +83,7 @@ async function watchCluster(
     true,
   );
   const screen = openLiveScreen(run.screen, {
-    title: `${options.nodes} nodes train one model together`,
+    title: titleOf(options, cluster.nodes.length),
     nodes: cluster.nodes.map(({ spec, hostile }) => ({
       name: spec.name,
       role: hostile ? 'hostile' : 'honest',
@@ -119,5 +124,10 @@ async function watchCluster(
     round,
     heldOutLoss,
   }));
-  return run.json ? { json: { nodes: options.nodes, heldOutLosses: losses }, text: '' } : undefined;
+  return run.json ? { json: { nodes: cluster.nodes.length, heldOutLosses: losses }, text: '' } : undefined;
+}
+
+function titleOf({ stages }: DemoOptions, nodes: number): string {
+  const cut = stages > 1 ? ` cut into ${stages} stages` : '';
+  return `${nodes} nodes train one model${cut} together`;
 }

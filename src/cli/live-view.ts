@@ -105,6 +105,11 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
       return addNote(view, `${name}: fetched the agreed state of round ${event.toRound} (${event.reason})`);
     case 'restored':
       return addNote(view, `${name}: resumed from its snapshot at round ${event.round}, step ${event.step}`);
+    case 'failover':
+      return addNote(
+        view,
+        `${name}: stage ${event.stage} goes on elsewhere after ${Math.round(event.silentMs)} ms (${event.code})`,
+      );
     case 'warning':
       return addNote(view, `${name}: ${event.code}${event.detail && `: ${oneLine(event.detail)}`}`);
     case 'stopped':

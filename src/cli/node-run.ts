@@ -5,10 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { createApi } from '../api/app.ts';
-import { keepStatus } from '../api/status.ts';
+import { keepStatus, type PipelineStatus, type StageFacts } from '../api/status.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
-import type { StageReplica } from '../diloco/replica.ts';
+import type { ReplicaInfo, StageReplica } from '../diloco/replica.ts';
 import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
+import type { KeyPair } from '../identity/keys.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
@@ -103,6 +104,11 @@ export async function runNode(options: NodeRunOptions, signal: AbortSignal): Pro
   }
 }
 
+/** Of a member; who is none holds the first stage until the network has told it which one needs it most. */
+function stageOf(network: NetworkManifest, key: KeyPair): number {
+  return network.members.find((member) => member.nodeId === key.nodeId)?.stage ?? 0;
+}
+
 interface FanOut {
   readonly emit: EventSink;
   readonly failed: Promise<never>;
@@ -118,7 +124,10 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
   const place = { network, named: options.dataset, directory: options.directory };
   const local = await localDataset(place);
-  const compute = await startCompute({ ...options.compute, replica: replicaSettings(network) });
+  const compute = await startCompute({
+    ...options.compute,
+    replica: replicaSettings(network, stageOf(network, key)),
+  });
   stack.defer(() => compute.stop());
   const sinks = new Set<EventSink>([options.events]);
   const emit: EventSink = (event) => {
@@ -143,6 +152,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     dataset,
     transport,
     clock,
+    random: systemRandom(),
     store: await folderStore(join(options.directory, 'store')),
     replica: compute.replica,
     events: emit,
@@ -269,7 +279,15 @@ interface ApiParts {
 }
 
 /** Serves status and control; the port, or null when there is none. */
-async function serveApi({ options, peer, compute, generator, clock, sinks, stack }: ApiParts): Promise<number | null> {
+async function serveApi({
+  options,
+  peer,
+  compute,
+  generator,
+  clock,
+  sinks,
+  stack,
+}: ApiParts): Promise<number | null> {
   if (!options.api) return null;
   const { host, port, keys: apiKeys } = options.api;
   const { network, key } = peer.options;
@@ -280,6 +298,7 @@ async function serveApi({ options, peer, compute, generator, clock, sinks, stack
     nodeId: key.nodeId,
     network: { name: network.name, id: toHex(network.networkId) },
     parameters: info.parameters,
+    stage: stageFacts(info.stage),
     aggregator: {
       name: network.outer.aggregator,
       toleratedHostile: toleratedHostile(
@@ -296,7 +315,7 @@ async function serveApi({ options, peer, compute, generator, clock, sinks, stack
   const token = toHex(randomBytes(16));
   await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
   const app = createApi({
-    status: () => status.status(clock.nowMs()),
+    status: () => status.status(clock.nowMs(), pipelineStatus(peer)),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => sinks.delete(sink);
@@ -309,6 +328,36 @@ async function serveApi({ options, peer, compute, generator, clock, sinks, stack
   const server = await startHttpServer({ fetch: app.fetch, host, port });
   stack.defer(() => server.close());
   return server.port;
+}
+
+function stageFacts({
+  index,
+  count,
+  firstLayer,
+  endLayer,
+  embedding,
+  head,
+}: ReplicaInfo['stage']): StageFacts {
+  const roles = [...(embedding ? (['driver'] as const) : []), ...(head ? (['validator'] as const) : [])];
+  return { index, count, firstLayer, endLayer, roles: roles.length > 0 ? roles : ['worker'] };
+}
+
+function pipelineStatus({ pipeline, directory }: Peer): PipelineStatus {
+  const { queue, ...rest } = pipeline.stats();
+  const worked = queue.busyMs + queue.idleWithWorkMs;
+  return {
+    replicas: Array.from(
+      { length: pipeline.stages },
+      (_, stage) => directory.candidates(stage).length + (stage === pipeline.stage ? 1 : 0),
+    ),
+    queue: queue.depth,
+    queueRefused: queue.refused,
+    utilisation: worked === 0 ? null : queue.busyMs / worked,
+    starving: rest.starving,
+    failovers: rest.failovers,
+    lostMicrobatches: rest.lostMicrobatches,
+    convictedDrivers: rest.convictedDrivers,
+  };
 }
 
 function reportPeers(peer: Peer, emit: EventSink, stack: AsyncDisposableStack): void {

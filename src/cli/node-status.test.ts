@@ -8,6 +8,17 @@ import { startHttpServer } from '../platform/nodejs/http-server.ts';
 import { register } from './node-status.ts';
 import { createProgram, runProgram } from './program.ts';
 
+const pipeline = {
+  replicas: [3],
+  queue: { decode: 0, backward: 1, forward: 2, background: 0 },
+  queueRefused: 4,
+  utilisation: 0.97,
+  starving: false,
+  failovers: 5,
+  lostMicrobatches: 6,
+  convictedDrivers: 0,
+};
+
 async function execute(...argv: string[]) {
   let stdout = '';
   let stderr = '';
@@ -28,13 +39,14 @@ test('the status of a running node is shown, and as one document with --json', a
     nodeId: 'ab'.repeat(32),
     network: { name: 'test', id: 'cd'.repeat(32) },
     parameters: 1_310_848,
+    stage: { index: 0, count: 1, firstLayer: 0, endLayer: 4, roles: ['driver', 'validator'] },
     aggregator: { name: 'default', toleratedHostile: 1 },
     engine: { id: 'native-cpu', provider: 'cpu' },
     members: 4,
     startedAtMs: 0,
   });
   const api = createApi({
-    status: () => keeper.status(61_000),
+    status: () => keeper.status(61_000, pipeline),
     subscribe: () => () => undefined,
     stop: () => undefined,
     token: 'sixteen-characters',
@@ -46,7 +58,7 @@ test('the status of a running node is shown, and as one document with --json', a
   assert.equal(text.code, 0);
   assert.match(text.stdout, /^node {10}abababababababab \(process 42, up 1 min 01 s\)$/m);
   const json = await execute('--port', String(server.port), '--json');
-  assert.deepEqual(JSON.parse(json.stdout), JSON.parse(JSON.stringify(keeper.status(61_000))));
+  assert.deepEqual(JSON.parse(json.stdout), JSON.parse(JSON.stringify(keeper.status(61_000, pipeline))));
 });
 
 test('nobody there, or somebody else, is one clear error', async (t) => {

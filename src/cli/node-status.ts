@@ -1,6 +1,6 @@
 /** `node status`: asks a running node's API what it is doing. */
 import type { Command } from 'commander';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus, PipelineStatus } from '../api/status.ts';
 import { CodedError } from '../std/outcome.ts';
 import { action, type CommandResult, commandGroup, defineCommand } from './command.ts';
 import { port } from './parse.ts';
@@ -61,6 +61,8 @@ export function describeStatus(status: NodeStatus): string {
     ['node', `${status.nodeId.slice(0, 16)} (process ${status.pid}, up ${formatDuration(status.uptimeMs)})`],
     ['network', `${status.network.name} (${status.network.id.slice(0, 16)})`],
     ['model', `${formatCount(status.parameters)} parameters, engine ${status.engine.id}`],
+    ['stage', describeStage(status)],
+    ...(status.stage.count > 1 ? [['pipeline', describePipeline(status.pipeline)] as const] : []),
     ['training', `round ${status.round}, step ${status.step}/${status.innerSteps ?? '-'}`],
     ['loss', `${loss(status.loss)} (held-out ${loss(status.heldOutLoss)})`],
     ['speed', status.tokensPerSecond === null ? 'not yet' : `${Math.round(status.tokensPerSecond)} tokens/s`],
@@ -75,4 +77,18 @@ export function describeStatus(status: NodeStatus): string {
     ['state', status.stateHash?.slice(0, 16) ?? 'not yet'],
   ];
   return rows.map(([name, value]) => `${name.padEnd(14)}${value}`).join('\n');
+}
+
+function describeStage({ stage, pipeline }: NodeStatus): string {
+  const layers = `layers ${stage.firstLayer} to ${stage.endLayer - 1}`;
+  if (stage.count === 1) return `the whole model, ${layers}`;
+  const replicas = pipeline.replicas.join(' ');
+  return `${stage.index + 1} of ${stage.count} (${stage.roles.join(', ')}), ${layers}; replicas by stage: ${replicas}`;
+}
+
+function describePipeline(pipeline: PipelineStatus): string {
+  const waiting = Object.values(pipeline.queue).reduce((sum, depth) => sum + depth, 0);
+  const utilisation = pipeline.utilisation === null ? '-' : `${Math.round(100 * pipeline.utilisation)}%`;
+  const starving = pipeline.starving ? ', WAITING FOR THE NEXT STAGE' : '';
+  return `${waiting} waiting, ${utilisation} utilised, ${pipeline.failovers} failovers, ${pipeline.lostMicrobatches} microbatches lost${starving}`;
 }

@@ -187,6 +187,8 @@ export function describeEvent(event: NodeEvent): string | undefined {
       return `restored from a snapshot at round ${event.round} step ${event.step}${event.damaged.length > 0 ? `; damaged and left: ${event.damaged.join(', ')}` : ''}`;
     case 'peers':
       return `${event.connected} peers, ${event.membersConnected} of ${event.members} members connected`;
+    case 'failover':
+      return `stage ${event.stage}: ${event.node.slice(0, 8)} given up (${event.code}) and replaced after ${Math.round(event.silentMs)} ms`;
     case 'warning':
       return `warning: ${event.code}: ${event.detail}`;
     case 'finished':

@@ -1,6 +1,6 @@
 /** Options that mean the same in several commands, and the names they choose from. */
 import type { Command } from 'commander';
-import { aggregatorNames, compressionNames } from '../peer/policy.ts';
+import { activationNames, aggregatorNames, compressionNames } from '../peer/policy.ts';
 import { integer, oneOf } from './parse.ts';
 
 /** What the hostile nodes of `sim/` can do; here, because the product starts them and never imports them. */
@@ -50,4 +50,37 @@ export function clusterOptions(command: Command, attackersMax: number): Command 
       integer('--seed', { min: 0 }),
       1,
     );
+}
+
+/** `--microbatches`: of one inner step, by whoever begins them. */
+export function microbatchOption(command: Command): Command {
+  return command.option(
+    '--microbatches <count>',
+    'microbatches of one inner step',
+    integer('--microbatches', { min: 1, max: 4096 }),
+    1,
+  );
+}
+
+/** `--stages`, `--replicas`, `--microbatches` and `--activations`: a model cut over several nodes. */
+export function pipelineOptions(command: Command): Command {
+  command
+    .option(
+      '--stages <count>',
+      'cut the model into so many parts, each held by other nodes',
+      integer('--stages', { min: 1, max: 64 }),
+      1,
+    )
+    .option(
+      '--replicas <count>',
+      'nodes that hold the same stage, in place of --nodes',
+      integer('--replicas', { min: 1, max: 64 }),
+    )
+    .option(
+      '--activations <name>',
+      `what crosses stage boundaries: ${activationNames.join(', ')}`,
+      oneOf('activations', activationNames),
+      'bf16',
+    );
+  return microbatchOption(command);
 }

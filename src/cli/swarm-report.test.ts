@@ -4,9 +4,9 @@ import type { NodeEvent } from '../peer/events.ts';
 import { createSwarmRecorder } from './swarm-report.ts';
 
 const nodes = [
-  { name: 'node-1', nodeId: 'aa', hostile: false },
-  { name: 'node-2', nodeId: 'bb', hostile: false },
-  { name: 'hostile-1', nodeId: 'cc', hostile: true },
+  { name: 'node-1', nodeId: 'aa', hostile: false, stage: 0 },
+  { name: 'node-2', nodeId: 'bb', hostile: false, stage: 0 },
+  { name: 'hostile-1', nodeId: 'cc', hostile: true, stage: 0 },
 ];
 
 function roundEvent(round: number, changes: Partial<NodeEvent & { type: 'round' }> = {}): NodeEvent {

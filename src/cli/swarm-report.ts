@@ -14,12 +14,16 @@ export interface RoundReport {
   readonly rejected: RejectedContribution[];
   readonly bytesSent: Record<string, number>;
   readonly stateHashes: Record<string, string>;
+  /** Whether the honest nodes of each stage stand on one hash. */
+  statesAgree: boolean;
   tokens: number;
   wallMs: number;
 }
 
 export interface SwarmReport {
   readonly rounds: readonly RoundReport[];
+  /** Training loss of every inner step, the mean over the honest Drivers that made it. */
+  readonly losses: readonly number[];
   readonly initialHeldOutLoss: number | null;
   readonly finalHeldOutLoss: number | null;
   /** Of the honest nodes after the last round that all of them closed. */
@@ -30,11 +34,19 @@ export interface SwarmReport {
   readonly bytesPerNodePerInnerStep: number;
   /** Bytes of fp32 ring all-reduce at every step, 8P(N−1)/N, over bytes sent. */
   readonly communicationReduction: number;
+  /** Times that a replica of a next stage was given up for another one. */
+  readonly failovers: number;
 }
 
 export interface SwarmShape {
   /** All nodes, hostile ones too. */
-  readonly nodes: readonly { readonly name: string; readonly nodeId: string; readonly hostile: boolean }[];
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly nodeId: string;
+    readonly hostile: boolean;
+    readonly stage: number;
+  }[];
+  /** Of the whole model. */
   readonly parameters: () => number;
   readonly innerSteps: number;
 }
@@ -51,11 +63,14 @@ export interface SwarmRecorder {
 export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
   const rounds = new Map<number, RoundReport>();
   const losses = new Map<number, number[]>();
+  const stepLosses = new Map<number, number[]>();
+  let failovers = 0;
   let initialHeldOutLoss: number | null = null;
   let firstStepMs: number | undefined;
   let lastMs = 0;
 
   const honest = new Set(shape.nodes.filter((node) => !node.hostile).map((node) => node.name));
+  const stages = new Map(shape.nodes.map((node) => [node.name, node.stage]));
   const names = new Map(shape.nodes.map((node) => [node.nodeId, node.name]));
   const nameOf = (nodeId: string) => names.get(nodeId) ?? nodeId;
   const honestCount = honest.size;
@@ -66,27 +81,35 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
     const report = rounds.get(event.round) ?? emptyRound(event.round);
     rounds.set(event.round, report);
     report.stateHashes[name] = event.stateHash;
+    report.statesAgree = agreeByStage(report.stateHashes, stages);
     report.bytesSent[name] = event.bytesSent;
     report.tokens += event.tokens;
     report.wallMs = Math.max(report.wallMs, event.wallMs);
-    report.contributions = event.contributions.map(nameOf);
+    // A node tells of its own stage's.
+    report.contributions = [...new Set([...report.contributions, ...event.contributions.map(nameOf)])];
     // Nodes may refuse different things before the decision; the report keeps every reason once.
     for (const { node, code } of event.rejected) {
       const known = report.rejected.some((one) => one.node === nameOf(node) && one.code === code);
       if (!known) report.rejected.push({ node: nameOf(node), code });
     }
     report.heldOutLoss = event.heldOutLoss ?? report.heldOutLoss;
-    if (event.trainingLoss !== null) {
+    // Nodes of later stages see the same microbatches again.
+    if (event.trainingLoss !== null && stages.get(name) === 0) {
       const all = [...(losses.get(event.round) ?? []), event.trainingLoss];
       losses.set(event.round, all);
-      report.trainingLoss = all.reduce((a, b) => a + b, 0) / all.length;
+      report.trainingLoss = mean(all);
     }
   };
 
   return {
     record: (name, event, atMs) => {
       if (!honest.has(name)) return;
-      if (event.type === 'step') firstStepMs ??= atMs;
+      if (event.type === 'step') {
+        firstStepMs ??= atMs;
+        const number = event.round * shape.innerSteps + event.step - 1;
+        if (stages.get(name) === 0) stepLosses.set(number, [...(stepLosses.get(number) ?? []), event.loss]);
+      }
+      if (event.type === 'failover') failovers++;
       if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
       if (event.type !== 'round') return;
       lastMs = atMs;
@@ -103,13 +126,15 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
       const perStep = (8 * shape.parameters() * (shape.nodes.length - 1)) / shape.nodes.length;
       return {
         rounds: all,
+        losses: [...stepLosses].sort((a, b) => a[0] - b[0]).map(([, values]) => mean(values)),
         initialHeldOutLoss,
         finalHeldOutLoss: all.findLast((one) => one.heldOutLoss !== null)?.heldOutLoss ?? null,
         stateHashes: done.at(-1)?.stateHashes ?? {},
-        stateHashesAgree: done.every((one) => new Set(Object.values(one.stateHashes)).size === 1),
+        stateHashesAgree: done.every((one) => one.statesAgree),
         tokens,
         tokensPerSecond: tokens / seconds,
         bytesPerNodePerInnerStep,
+        failovers,
         communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
       };
     },
@@ -125,9 +150,27 @@ function emptyRound(round: number): RoundReport {
     rejected: [],
     bytesSent: {},
     stateHashes: {},
+    statesAgree: true,
     tokens: 0,
     wallMs: 0,
   };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function agreeByStage(
+  hashes: Readonly<Record<string, string>>,
+  stages: ReadonlyMap<string, number>,
+): boolean {
+  const byStage = new Map<number | undefined, string>();
+  return Object.entries(hashes).every(([name, hash]) => {
+    const stage = stages.get(name);
+    const first = byStage.get(stage) ?? hash;
+    byStage.set(stage, first);
+    return first === hash;
+  });
 }
 
 /** Mean bytes sent by an honest node for each inner step of the rounds that all of them closed. */

@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
 import { presetConfig, presets } from '../model/config.ts';
-import { defaultOuter, demoInnerSteps } from '../peer/policy.ts';
+import { defaultOuter, demoInnerSteps, type TrainingPolicy } from '../peer/policy.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { toHex } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
@@ -17,12 +17,16 @@ import { datasetFor } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
-import { type AttackName, clusterOptions, outerOptions } from './shared-options.ts';
+import { type AttackName, clusterOptions, outerOptions, pipelineOptions } from './shared-options.ts';
 import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
 import { chooseTraining } from './training-choice.ts';
 
 export interface SwarmOptions {
-  readonly nodes: number;
+  readonly nodes?: number;
+  readonly stages: number;
+  readonly replicas?: number;
+  readonly microbatches: number;
+  readonly activations: TrainingPolicy['activations'];
   readonly rounds: number;
   readonly innerSteps: number;
   readonly preset: keyof typeof presets;
@@ -57,10 +61,11 @@ export function register(program: Command): void {
         'one of five sends its contribution backwards, ten times',
       ],
       ['swarm --nodes 5 --attackers 1 --attack sign-flip --aggregator mean', 'the same without a defence'],
+      ['swarm --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
     ],
   });
-  clusterOptions(outerOptions(command), 63)
-    .option('--nodes <count>', 'processes', integer('--nodes', { min: 1, max: 64 }), 4)
+  pipelineOptions(clusterOptions(outerOptions(command), 63))
+    .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 64 }))
     .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
     .option(
       '--inner-steps <count>',
@@ -110,16 +115,34 @@ export function register(program: Command): void {
     .action(action<SwarmOptions>(swarm));
 }
 
+/** Processes that the options ask for: `--nodes`, or so many replicas of each stage. */
+export function nodeCount({
+  nodes,
+  stages,
+  replicas,
+}: Pick<SwarmOptions, 'nodes' | 'stages' | 'replicas'>): number {
+  if (nodes !== undefined && replicas !== undefined)
+    throw new UsageError('bad-options', 'either --nodes or --replicas, not both');
+  const count = replicas === undefined ? (nodes ?? Math.max(defaultNodes, stages)) : stages * replicas;
+  if (count > nodesMax) throw new UsageError('bad-options', `${count} processes; at most ${nodesMax}`);
+  if (count < stages) throw new UsageError('bad-options', `${stages} stages need at least as many nodes`);
+  return count;
+}
+
+const defaultNodes = 4;
+const nodesMax = 64;
+
 /** The cluster that the options ask for, ready to be started. */
 export async function clusterOf(
   options: SwarmOptions,
   directory: string,
   samples: boolean,
 ): Promise<Cluster> {
-  if (options.attackers >= options.nodes) {
+  const nodes = nodeCount(options);
+  if (options.attackers >= nodes) {
     throw new UsageError(
       'bad-attackers',
-      `${options.attackers} of ${options.nodes} nodes cannot be hostile: one must be honest`,
+      `${options.attackers} of ${nodes} nodes cannot be hostile: one must be honest`,
     );
   }
   const model = presetConfig(options.preset);
@@ -129,7 +152,7 @@ export async function clusterOf(
   return prepareCluster({
     directory,
     seed: options.seed,
-    nodes: options.nodes,
+    nodes,
     attackers: options.attackers,
     ...(options.attackers > 0 && {
       attack: {
@@ -168,12 +191,19 @@ async function swarm(options: SwarmOptions, run: CommandRun): Promise<CommandRes
 /** Runs the nodes until every honest one has closed the last round. */
 async function runSwarm(options: SwarmOptions, cluster: Cluster, run: CommandRun): Promise<SwarmReport> {
   const honest = cluster.nodes.filter((node) => !node.hostile);
-  let parameters = 0;
+  const parameters = new Map<number, number>();
   const recorder = createSwarmRecorder({
-    nodes: cluster.nodes.map(({ spec, nodeId, hostile }) => ({ name: spec.name, nodeId, hostile })),
-    parameters: () => parameters,
+    nodes: cluster.nodes.map(({ spec, nodeId, hostile }, index) => ({
+      name: spec.name,
+      nodeId,
+      hostile,
+      stage: index % options.stages,
+    })),
+    parameters: () => [...parameters.values()].reduce((sum, count) => sum + count, 0),
     innerSteps: options.innerSteps,
   });
+  const stageOf = (name: string) =>
+    cluster.nodes.findIndex((node) => node.spec.name === name) % options.stages;
   const bar = run.progress({ label: 'rounds', total: options.rounds });
   const finished = new Set<string>();
   let settle: { done: () => void; fail: (error: unknown) => void } | undefined;
@@ -181,7 +211,7 @@ async function runSwarm(options: SwarmOptions, cluster: Cluster, run: CommandRun
   over.catch(() => {});
   const group = createChildGroup({
     onEvent: (name, event) => {
-      if (event.type === 'started') parameters = event.parameters;
+      if (event.type === 'started') parameters.set(stageOf(name), event.parameters);
       recorder.record(name, event, Date.now());
       if (event.type === 'round')
         bar.update(recorder.closedByAll() + 1, describeRound(recorder.rounds().at(-1)));
@@ -214,12 +244,28 @@ function describeRound(report: RoundReport | undefined): string {
 }
 
 function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): CommandResult {
-  const { nodes, innerSteps, rounds, preset, aggregator, compression, attackers, seed } = options;
+  const { stages, microbatches, activations } = options;
+  const { innerSteps, rounds, preset, aggregator, compression, attackers, seed } = options;
   const attack = attackers > 0 ? { attack: options.attack } : {};
-  const settings = { nodes, rounds, innerSteps, preset, aggregator, compression, attackers, ...attack, seed };
+  const nodes = cluster.nodes.length;
+  const pipeline = stages > 1 ? { stages, activations } : {};
+  const settings = {
+    nodes,
+    ...pipeline,
+    microbatches,
+    rounds,
+    innerSteps,
+    preset,
+    aggregator,
+    compression,
+    attackers,
+    ...attack,
+    seed,
+  };
   const json = { settings, networkId: toHex(cluster.network.networkId), ...report, rounds: report.rounds };
   const lines = report.rounds.map((one) => {
     const hashes = new Set(Object.values(one.stateHashes));
+    const agreed = one.statesAgree;
     const rejected = one.rejected.map(({ node, code }) => `${node} (${code})`).join(', ');
     const sent =
       Object.values(one.bytesSent).reduce((a, b) => a + b, 0) /
@@ -231,7 +277,9 @@ function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): C
       `${one.contributions.length} accepted`,
       rejected ? `rejected ${rejected}` : 'none rejected',
       `${formatBytes(Math.round(sent))}/node`,
-      hashes.size === 1 ? `state ${[...hashes][0]!.slice(0, 12)}` : `STATES DIFFER (${hashes.size})`,
+      agreed
+        ? `state ${[...hashes].map((hash) => hash.slice(0, 12)).join(' ')}`
+        : `STATES DIFFER (${hashes.size})`,
       `${(one.wallMs / 1000).toFixed(1)} s`,
     ].join('  ');
   });

@@ -31,6 +31,7 @@ export interface AloneOptions {
   readonly dataset?: string;
   readonly learningRate?: number;
   readonly batch?: number;
+  readonly microbatches?: number;
   readonly innerSteps: number;
   readonly totalSteps?: number;
   readonly heldOutBatches: number;
@@ -101,10 +102,10 @@ export async function trainAlone(options: AloneOptions, watcher: AloneWatcher): 
 }
 
 function planOf(options: AloneOptions): { steps: number; training: TrainingPolicy } {
-  const { model, nodes, tokens, innerSteps, batch, learningRate } = options;
-  const choice = { innerSteps, ...(batch && { batch }), ...(learningRate && { learningRate }) };
+  const { model, nodes, tokens, innerSteps, batch, learningRate, microbatches = 1 } = options;
+  const choice = { innerSteps, microbatches, ...(batch && { batch }), ...(learningRate && { learningRate }) };
   const draft = chooseTraining(model, { ...choice, totalSteps: 1 });
-  const tokensPerStep = nodes * draft.batch * draft.sequence;
+  const tokensPerStep = nodes * draft.microbatches * draft.batch * draft.sequence;
   const stepsForTokens = tokens === undefined ? options.stepsDefault : Math.ceil(tokens / tokensPerStep);
   const steps = options.steps ?? stepsForTokens;
   return { steps, training: { ...draft, totalSteps: options.totalSteps ?? steps } };
@@ -120,8 +121,8 @@ function networkOf(options: AloneOptions, training: TrainingPolicy, datasetHash:
 
 function settingsOf(options: AloneOptions, training: TrainingPolicy, steps: number, dataset: string) {
   const { nodes, seed, heldOutBatches, provider, threads } = options;
-  const { innerSteps, batch, sequence, peakLearningRate, totalSteps } = training;
-  const schedule = { innerSteps, batch, sequence, learningRate: peakLearningRate, totalSteps };
+  const { innerSteps, batch, microbatches, sequence, peakLearningRate, totalSteps } = training;
+  const schedule = { innerSteps, microbatches, batch, sequence, learningRate: peakLearningRate, totalSteps };
   return { nodes, steps, seed, dataset, ...schedule, heldOutBatches, provider, threads };
 }
 

@@ -8,6 +8,7 @@ import { action, type CommandResult, type CommandRun, defineCommand } from './co
 import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatCount, formatDuration } from './progress.ts';
+import { microbatchOption } from './shared-options.ts';
 import type { AloneOptions, AloneWatcher } from './train-run.ts';
 
 interface TrainOptions extends Omit<AloneOptions, 'model' | 'stepsDefault'> {
@@ -21,7 +22,7 @@ const stepsMax = 1_000_000_000;
 export function register(program: Command): void {
   const names = Object.keys(presets) as PresetName[];
   const providers = ['cpu', 'webgpu', 'cuda'] as const;
-  defineCommand(program, {
+  const command = defineCommand(program, {
     name: 'train',
     summary: 'train in this one process, without a network',
     description:
@@ -33,7 +34,8 @@ export function register(program: Command): void {
       ['train --nodes 1 --tokens 2000000 --out models/tiny', 'alone, and keep the model'],
       ['train --nodes 4 --seed 7 --steps 400 --json', 'beside: swarm --nodes 4 --seed 7 --rounds 20'],
     ],
-  })
+  });
+  microbatchOption(command)
     .option('--nodes <count>', 'nodes of the swarm it is like', integer('--nodes', { min: 1, max: 64 }), 4)
     .option(
       '--steps <count>',

@@ -8,6 +8,9 @@ export interface TrainingChoice {
   readonly totalSteps: number;
   readonly batch?: number;
   readonly learningRate?: number;
+  readonly stages?: number;
+  readonly microbatches?: number;
+  readonly activations?: TrainingPolicy['activations'];
 }
 
 export function chooseTraining(model: ModelConfig, choice: TrainingChoice): TrainingPolicy {
@@ -18,5 +21,8 @@ export function chooseTraining(model: ModelConfig, choice: TrainingChoice): Trai
     totalSteps: choice.totalSteps,
     batch: choice.batch ?? defaults.batch,
     peakLearningRate: choice.learningRate ?? defaults.peakLearningRate,
+    stages: choice.stages ?? defaults.stages,
+    microbatches: choice.microbatches ?? defaults.microbatches,
+    activations: choice.activations ?? defaults.activations,
   };
 }

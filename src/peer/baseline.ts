@@ -41,6 +41,8 @@ export interface BaselineReport {
   readonly tokens: number;
   readonly initialHeldOutLoss: number | null;
   readonly finalHeldOutLoss: number | null;
+  /** Training loss of every step. */
+  readonly losses: readonly number[];
   readonly curve: readonly CurvePoint[];
   /** Of the time spent in steps; evaluation is not counted. */
   readonly tokensPerSecond: number;
@@ -51,11 +53,12 @@ export interface BaselineReport {
 /** Trains from the network's initial weights; an abort ends it after the step under way, with the report so far. */
 export async function trainBaseline(options: BaselineOptions, signal: AbortSignal): Promise<BaselineReport> {
   const { network, clock, steps } = options;
-  const { innerSteps, batch, sequence } = network.training;
-  const tokensPerStep = network.members.length * batch * sequence;
+  const { innerSteps, batch, sequence, microbatches } = network.training;
+  const tokensPerStep = network.members.length * microbatches * batch * sequence;
   const held = await heldOutOf(options);
   const initialHeldOutLoss = await evaluate(options, held);
   const curve: CurvePoint[] = [];
+  const all: number[] = [];
   let losses: number[] = [];
   let step = 0;
   let trainingMs = 0;
@@ -65,6 +68,7 @@ export async function trainBaseline(options: BaselineOptions, signal: AbortSigna
     trainingMs += clock.nowMs() - startedMs;
     step += 1;
     losses.push(loss);
+    all.push(loss);
     options.onStep?.(step, loss);
     // Asked to stop: the report is wanted now, and an evaluation may take long.
     const isPoint = step % innerSteps === 0 || step === steps || signal.aborted;
@@ -81,6 +85,7 @@ export async function trainBaseline(options: BaselineOptions, signal: AbortSigna
     initialHeldOutLoss,
     finalHeldOutLoss:
       curve.findLast((point) => point.heldOutLoss !== null)?.heldOutLoss ?? initialHeldOutLoss,
+    losses: all,
     curve,
     tokensPerSecond: (1000 * step * tokensPerStep) / Math.max(1, trainingMs),
     interrupted: step < steps,

@@ -89,6 +89,15 @@ export type NodeEvent =
       readonly members: number;
       readonly membersConnected: number;
     }
+  /** A replica of the next stage was given up for another one. */
+  | {
+      readonly type: 'failover';
+      readonly stage: number;
+      readonly node: string;
+      readonly code: string;
+      /** From its last sign of life to the other one's first. */
+      readonly silentMs: number;
+    }
   | { readonly type: 'warning'; readonly code: string; readonly detail: string }
   /** Closed the last round it was asked for; still serves others until it is stopped. */
   | { readonly type: 'finished'; readonly round: number; readonly stateHash: string }

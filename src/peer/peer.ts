@@ -1,6 +1,6 @@
 /**
- * The wiring of one node that holds the whole model: transport, consensus, rounds, statements and resynchronisation
- * around one replica. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
+ * The wiring of one node: transport, consensus, rounds, statements, pipeline and resynchronisation around the replica of
+ * one stage. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
 import { createConsensusReplica } from '../consensus/replica.ts';
 import type { ConsensusReplica, SignatureScheme } from '../consensus/types.ts';
@@ -14,19 +14,23 @@ import { batchOf } from '../genesis/sampler.ts';
 import type { KeyPair } from '../identity/keys.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
+import { createStageDirectory, type StageDirectory } from '../pipeline/directory.ts';
+import type { StepTaken } from '../pipeline/stage-node.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
+import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { connectChain } from './chain-sync.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
 import type { NetworkManifest } from './network.ts';
+import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
 
 /** What a program may put in the place of the honest step: the hostile nodes of the simulation do. */
 export interface PeerSteps {
-  batch(round: number, step: number): Promise<Batch>;
+  batch(round: number, step: number, index: number): Promise<Batch>;
   /** The bytes this node contributes, after its inner steps. */
   contribute(round: number): Promise<{ readonly blob: Uint8Array; readonly blobHash: string }>;
 }
@@ -37,6 +41,7 @@ export interface PeerOptions {
   readonly dataset: Dataset;
   readonly transport: Transport;
   readonly clock: Clock;
+  readonly random: Random;
   readonly store: Store;
   readonly replica: StageReplica;
   readonly events: EventSink;
@@ -47,6 +52,8 @@ export interface PeerOptions {
   readonly sample?: (replica: StageReplica, round: number) => Promise<{ prompt: string; text: string }>;
   /** Ends training after this many rounds of the network. */
   readonly roundsMax?: number;
+  /** What this node may use, as others are told; 0 where nobody has measured it. */
+  readonly memoryBytes?: number;
   readonly steps?: (peer: Peer) => Partial<PeerSteps>;
   /** Of votes; the simulator puts cheaper ones in. */
   readonly signatures?: SignatureScheme;
@@ -59,6 +66,10 @@ export interface Peer {
   readonly agreement: AgreementTracker;
   readonly shelf: BlobShelf;
   readonly steps: PeerSteps;
+  readonly directory: StageDirectory;
+  readonly pipeline: Pipeline;
+  /** Steps taken for other nodes' Drivers since the round began. */
+  served: StepTaken[];
   /** Where the replica stands; kept by the steps of `train.ts`. */
   position: Standing;
   /** Contributions refused since the round began. */
@@ -134,17 +145,42 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     () => coordinator.close(),
   ];
   const honest: PeerSteps = {
-    batch: (round, step) =>
-      batchOf({ dataset: options.dataset, nodeId: key.nodeId, round, step, ...network.training }),
+    batch: (round, step, index) =>
+      batchOf({ dataset: options.dataset, nodeId: key.nodeId, round, step, index, ...network.training }),
     contribute: () => replica.contribute(),
   };
+  const directory = createStageDirectory({
+    networkId: network.networkId,
+    key,
+    transport,
+    clock,
+    random: options.random,
+  });
+  const pipeline = createPipeline({
+    network,
+    key,
+    stage: info.stage.index,
+    replica,
+    dataset: options.dataset,
+    transport,
+    clock,
+    random: options.random,
+    directory,
+    memoryBytes: options.memoryBytes ?? 0,
+    events: options.events,
+    batch: (round, step, index) => peer.steps.batch(round, step, index),
+    onServed: (step) => noteServed(peer, step),
+  });
   const peer: Peer = {
     options,
     coordinator,
     consensus,
     agreement,
     shelf,
+    directory,
+    pipeline,
     steps: honest,
+    served: [],
     position: await replica.position(),
     rejected,
     resynchronise: (target, signal) =>
@@ -160,10 +196,21 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       }),
     close: async () => {
       for (const stop of stops) stop();
+      directory.close();
+      pipeline.close();
       await consensus.stop();
     },
   };
   Object.assign(peer, { steps: { ...honest, ...options.steps?.(peer) } });
   coordinator.begin(peer.position.round, peer.position.stateHash);
   return peer;
+}
+
+/** A step that this stage took for another node's Driver belongs to its round, and is shown like one of its own. */
+function noteServed(peer: Peer, step: StepTaken): void {
+  const { innerSteps } = peer.options.network.training;
+  const { round, loss, gradientNorm } = step;
+  peer.served.push(step);
+  const made = { step: peer.served.length, innerSteps, loss, gradientNorm, tokens: 0, tokensPerSecond: 0 };
+  peer.options.events({ type: 'step', round, ...made });
 }

@@ -1,13 +1,13 @@
 /**
- * The training journey of a node that holds the whole model, top to bottom: shard → batch → forward and backward →
+ * The training journey of a node, top to bottom: shard → batch → stage forward → wire → next stage → loss → backward →
  * AdamW, H times → pseudo-gradient → compress → announce → fetch → screen → certify → aggregate → outer step → state
- * hash → held-out loss. Each step is a named function below; what they run on is wired in `peer.ts`.
+ * hash → held-out loss. The Driver begins microbatches; a node of a later stage serves them. Each step is a named
+ * function below; what they run on is wired in `peer.ts` and `pipeline.ts`.
  */
 import type { Position, RoundResult } from '../diloco/replica.ts';
 import { type RoundList, shareOf } from '../diloco/round-list.ts';
 import type { AgreedState } from '../diloco/statement.ts';
 import { heldOutBatches } from '../genesis/sampler.ts';
-import { learningRate } from '../optim/schedule.ts';
 import { sleep } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
 import type { NodeEvent, RejectedContribution } from './events.ts';
@@ -17,22 +17,25 @@ import type { Peer } from './peer.ts';
 interface RoundWork {
   readonly round: number;
   readonly losses: readonly number[];
+  /** Begun by this node as their Driver. */
+  readonly tokens: number;
 }
 
 /** Trains until the signal aborts or the network has closed `roundsMax` rounds. */
 export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
   await joinNetwork(peer, signal);
-  await evaluateStart(peer);
+  if (!peer.position.contributed) peer.pipeline.begin(peer.position.round);
+  await evaluateStart(peer, signal);
   // The first round also bears what it took to join.
   let meter: Meter = { startedMs: peer.options.clock.nowMs(), sent: 0, received: 0 };
-  let work: RoundWork = { round: peer.position.round, losses: [] };
+  let work: RoundWork = { round: peer.position.round, losses: [], tokens: 0 };
   while (!signal.aborted && !isFinished(peer)) {
     const lag = findLag(peer);
     if (lag) {
       await catchUp(peer, lag, signal);
       continue;
     }
-    work = await innerLoop(peer, work, signal);
+    work = await (peer.pipeline.isDriver ? driveRound(peer, work, signal) : serveRound(peer, signal));
     await contribute(peer, signal);
     const list = await decide(peer, signal);
     const closed = list && (await outerStep(peer, list, signal));
@@ -42,7 +45,7 @@ export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
     }
     const { rejected } = peer;
     await standAt(peer, closed.position);
-    await report(peer, { work, list, closed, rejected, meter });
+    await report(peer, { work, list, closed, rejected, meter }, signal);
     meter = startMeter(peer);
   }
 }
@@ -84,10 +87,12 @@ const decisionWaitMs = 3_000;
 async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Promise<void> {
   const { round } = peer.position;
   if (target.round === round + 1 && (await isDecidedSoon(peer, signal))) return;
+  await peer.pipeline.end();
   const installed = await peer.resynchronise(target, signal);
   if (signal.aborted) return;
   if (!installed.ok) {
     emit(peer, { type: 'warning', code: installed.code, detail: `catching up to round ${target.round}` });
+    peer.pipeline.begin(round);
     await sleep(peer.options.clock, catchUpWaitMs, signal);
     return peer.agreement.inquire(signal);
   }
@@ -115,11 +120,12 @@ async function isDecidedSoon(peer: Peer, signal: AbortSignal): Promise<boolean> 
 
 /**
  * Steps this node should have made when it contributes. After a crash the list of the round may be decided and name a
- * contribution of which only the blob's hash is left: the same steps are made again, and give the same blob.
+ * contribution of which only the blob's hash is left: who holds the whole model makes the same steps again, and gets the
+ * same blob.
  */
 function stepsWanted(peer: Peer, made: number): number {
   if (peer.position.contributed) return 0;
-  const share = peer.coordinator.ownShare();
+  const share = peer.pipeline.stages === 1 ? peer.coordinator.ownShare() : undefined;
   if (share) return share.batches;
   if (peer.coordinator.isDecided()) return 0;
   // At least one step is made, or a network whose nodes all were held up would have nothing to decide.
@@ -127,49 +133,98 @@ function stepsWanted(peer: Peer, made: number): number {
 }
 
 /**
- * shard → batch → forward and backward → AdamW, until H steps are made or the round does not wait any longer. Goes on
+ * shard → batch → stage forward → wire → … → AdamW, until H steps are made or the round does not wait any longer. Goes on
  * where the replica stands, also when it comes back to a round after looking for a lag that was none.
  */
-async function innerLoop(peer: Peer, before: RoundWork, signal: AbortSignal): Promise<RoundWork> {
+async function driveRound(peer: Peer, before: RoundWork, signal: AbortSignal): Promise<RoundWork> {
   const { network, replica, clock, checkpoints } = peer.options;
   const { innerSteps, batch, sequence } = network.training;
   peer.position = await replica.position();
   const { round } = peer.position;
   const losses = before.round === round ? [...before.losses] : [];
-  for (let step = peer.position.step; step < stepsWanted(peer, step) && !signal.aborted; step++) {
+  let total = before.round === round ? before.tokens : 0;
+  for (let step = peer.position.step; step < stepsWanted(peer, step) && !signal.aborted; ) {
     if (findLag(peer)) break;
     const startedMs = clock.nowMs();
-    const data = await ifAvailable(peer, () => peer.steps.batch(round, step));
-    if (!data) break;
-    const rate = learningRate(network.training, round * innerSteps + step);
-    const { loss, gradientNorm } = await replica.trainStep([data], rate);
+    const made = await ifAvailable(peer, () => innerStep(peer, round, step, signal));
+    if (!made) break;
+    if (!made.ok) {
+      // The caller of this function finds out what ended the step; all that was refused is not tried at full speed.
+      if (made.code === 'aborted') break;
+      emit(peer, { type: 'warning', code: made.code, detail: `inner step ${step} of round ${round}` });
+      await sleep(clock, catchUpWaitMs, signal).catch(() => {});
+      continue;
+    }
+    step++;
+    const { loss, gradientNorm, microbatches } = made.value;
     losses.push(loss);
-    const tokens = batch * sequence;
+    const tokens = microbatches * batch * sequence;
+    total += tokens;
     const tokensPerSecond = (1000 * tokens) / Math.max(1, clock.nowMs() - startedMs);
-    emit(peer, {
-      type: 'step',
-      round,
-      step: step + 1,
-      innerSteps,
-      loss,
-      gradientNorm,
-      tokens,
-      tokensPerSecond,
-    });
+    emit(peer, { type: 'step', round, step, innerSteps, loss, gradientNorm, tokens, tokensPerSecond });
     await checkpoints?.maybeSnapshot();
   }
-  return { round, losses };
+  return { round, losses, tokens: total };
+}
+
+const watchMs = 250;
+
+/** One inner step; `aborted` as soon as the round goes on without it, so that nobody waits for a stage that is gone. */
+async function innerStep(peer: Peer, round: number, step: number, signal: AbortSignal) {
+  const over = new AbortController();
+  const isOver = () =>
+    (peer.coordinator.isDecided() && stepsWanted(peer, step) <= step) ||
+    (peer.pipeline.stats().starving && peer.coordinator.isLate()) ||
+    findLag(peer) !== undefined;
+  let cancel = () => {};
+  const watch = () => {
+    if (isOver()) over.abort();
+    else cancel = peer.options.clock.setTimer(watchMs, watch);
+  };
+  watch();
+  try {
+    return await peer.pipeline.innerStep(round, step, AbortSignal.any([signal, over.signal]));
+  } finally {
+    cancel();
+  }
+}
+
+/** A Driver that has not been heard of for this long is not waited for. */
+const driverIdleMs = 10_000;
+
+/** Serves the stages before until their Drivers have made their steps, or the round does not wait any longer. */
+async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
+  const { replica, clock, checkpoints } = peer.options;
+  peer.position = await replica.position();
+  while (!signal.aborted && !peer.position.contributed && !isServed(peer)) {
+    await sleep(clock, watchMs / 5, signal).catch(() => {});
+    await checkpoints?.maybeSnapshot();
+  }
+  return { round: peer.position.round, losses: peer.served.map(({ loss }) => loss), tokens: 0 };
+}
+
+function isServed(peer: Peer): boolean {
+  if (peer.coordinator.isDecided() || findLag(peer)) return true;
+  const drivers = [...peer.pipeline.served().values()];
+  if (drivers.length === 0) return false;
+  const { clock, network } = peer.options;
+  const isOver = ({ step, heardMs }: { step: number; heardMs: number }) =>
+    step + 1 >= network.training.innerSteps || clock.nowMs() - heardMs > driverIdleMs;
+  return drivers.every(isOver) || peer.coordinator.isLate();
 }
 
 /** pseudo-gradient → compress → announce; nothing if the round was closed without us or no step was made. */
 async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   const isOver = peer.coordinator.isDecided() && !peer.coordinator.ownShare();
   if (signal.aborted || isOver || findLag(peer)) return;
+  await peer.pipeline.end();
   const { step, round } = await peer.options.replica.position();
   if (step === 0) return;
   const { blob, blobHash } = await peer.steps.contribute(round);
-  await peer.coordinator.contribute({ blob, blobHash }, step);
-  emit(peer, { type: 'contribution', round, batches: step, blobBytes: blob.length, blobHash });
+  // A replica that served two Drivers made more steps; they count as those of one.
+  const batches = Math.min(step, peer.options.network.training.innerSteps);
+  await peer.coordinator.contribute({ blob, blobHash }, batches);
+  emit(peer, { type: 'contribution', round, batches, blobBytes: blob.length, blobHash });
 }
 
 /** fetch → screen → certify: waits for the decided list; undefined when the network has gone on without us. */
@@ -200,6 +255,7 @@ async function outerStep(peer: Peer, list: RoundList, signal: AbortSignal): Prom
   if (!closing) return undefined;
   const blobs = await peer.coordinator.blobsOf(closing.contributions, signal);
   if (!blobs) return undefined;
+  await peer.pipeline.end();
   const contributions = closing.contributions.map(({ nodeId, batches }, i) => ({
     nodeId,
     batches,
@@ -230,6 +286,8 @@ async function recover(peer: Peer, signal: AbortSignal): Promise<void> {
 async function standAt(peer: Peer, position: Position): Promise<void> {
   peer.position = { ...position, contributed: false };
   peer.rejected = [];
+  peer.served = [];
+  peer.pipeline.begin(position.round);
   peer.coordinator.begin(position.round, position.stateHash);
   await peer.agreement.state(position.round, position.stateHash);
 }
@@ -255,10 +313,10 @@ interface RoundReport {
 }
 
 /** Evaluates w_{r+1} and tells what happened. */
-async function report(peer: Peer, made: RoundReport): Promise<void> {
-  const { replica, network, transport, clock, sample, checkpoints } = peer.options;
+async function report(peer: Peer, made: RoundReport, signal: AbortSignal): Promise<void> {
+  const { replica, transport, clock, sample, checkpoints } = peer.options;
   const { work, list, closed, meter } = made;
-  const heldOutLoss = await heldOutLossOf(peer);
+  const heldOutLoss = await heldOutLossOf(peer, signal);
   const { bytesSent, bytesReceived } = transport.traffic();
   const left = new Set(closed.rejected.map((one) => one.node));
   const share = shareOf(list, (await replica.info()).stage.index);
@@ -277,7 +335,7 @@ async function report(peer: Peer, made: RoundReport): Promise<void> {
     stateHash: closed.position.stateHash,
     bytesSent: bytesSent - meter.sent,
     bytesReceived: bytesReceived - meter.received,
-    tokens: work.losses.length * network.training.batch * network.training.sequence,
+    tokens: work.tokens,
     wallMs: clock.nowMs() - meter.startedMs,
   });
   await checkpoints?.maybeSnapshot();
@@ -286,18 +344,30 @@ async function report(peer: Peer, made: RoundReport): Promise<void> {
 }
 
 /** The held-out loss that training begins with. */
-async function evaluateStart(peer: Peer): Promise<void> {
-  const loss = await heldOutLossOf(peer);
+async function evaluateStart(peer: Peer, signal: AbortSignal): Promise<void> {
+  const loss = await heldOutLossOf(peer, signal);
   if (loss !== null) emit(peer, { type: 'heldOut', round: peer.position.round, loss });
 }
 
-/** Held-out loss of w_r; null when this node does not evaluate. */
-async function heldOutLossOf(peer: Peer): Promise<number | null> {
-  const { dataset, network, replica, heldOutBatches: count } = peer.options;
-  if (count === 0) return null;
+/** Other stages may still be closing the round before; a stage that is gone is not waited for longer. */
+const evaluateMsMax = 30_000;
+
+/** Held-out loss of w_r; null when this node does not evaluate: the Drivers do. */
+async function heldOutLossOf(peer: Peer, signal: AbortSignal): Promise<number | null> {
+  const { dataset, network, clock, heldOutBatches: count } = peer.options;
+  if (count === 0 || !peer.pipeline.isDriver) return null;
   const { batch, sequence } = network.training;
   const batches = await ifAvailable(peer, () => heldOutBatches(dataset, { batch, sequence, count }));
-  return batches ? replica.evaluate(batches) : null;
+  if (!batches) return null;
+  const over = new AbortController();
+  const cancel = clock.setTimer(evaluateMsMax, () => over.abort());
+  try {
+    const both = AbortSignal.any([signal, over.signal]);
+    const loss = await peer.pipeline.evaluate(peer.position.round, batches, both);
+    return loss.ok ? loss.value : null;
+  } finally {
+    cancel();
+  }
 }
 
 /** Undefined when no other node gives what must be fetched: this node leaves out its part and follows the network. */

@@ -84,9 +84,25 @@ export interface NextStage {
 }
 
 /** The replica is alive, and not for us now: another may be, and it costs this one nothing. */
-const temporary = new Set(['busy', 'wrong-round', 'round-over', 'refused', 'wrong-stage', 'stale-step']);
+const temporary = new Set([
+  'busy',
+  'wrong-round',
+  'round-over',
+  'refused',
+  'wrong-stage',
+  'stale-step',
+  'unchecked',
+]);
 /** Another replica would say the same: the fault is in what was sent. */
-const final = new Set(['wrong-batch', 'wrong-labels', 'bad-claim', 'bad-label', 'absurd-norm', 'not-finite']);
+const final = new Set([
+  'wrong-batch',
+  'wrong-labels',
+  'bad-claim',
+  'convicted',
+  'bad-label',
+  'absurd-norm',
+  'not-finite',
+]);
 
 const forgotten = new Set(['unknown-path', 'unknown-microbatch']);
 

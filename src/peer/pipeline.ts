@@ -1,0 +1,226 @@
+/**
+ * One node's stage in the pipeline, wired: queue, gate, routes to the next stage, the server for the stage before, and
+ * the Driver where the embedding is. `train.ts` reads its steps; a model held whole has one stage and no neighbours.
+ */
+import type { StageReplica } from '../diloco/replica.ts';
+import type { Dataset } from '../genesis/dataset.ts';
+import type { KeyPair } from '../identity/keys.ts';
+import { cutStages } from '../model/stage-cut.ts';
+import type { Transport } from '../net/transport.ts';
+import { learningRate } from '../optim/schedule.ts';
+import type { Batch } from '../optim/stage-trainer.ts';
+import { contentHash, encodeClaim, makeClaim } from '../pipeline/claim.ts';
+import type { StageDirectory } from '../pipeline/directory.ts';
+import { createDriver } from '../pipeline/driver.ts';
+import { createLinkWatch } from '../pipeline/link-watch.ts';
+import type { BoundaryShape } from '../pipeline/messages.ts';
+import { createNextStage, type Failover } from '../pipeline/next-stage.ts';
+import { createNormGuard } from '../pipeline/norm-guard.ts';
+import { createRouter, type Router } from '../pipeline/routing.ts';
+import type { StageNode, StepTaken } from '../pipeline/stage-node.ts';
+import { evaluateStage, type StageServer, serveStage } from '../pipeline/stage-server.ts';
+import { createWeightsGate } from '../pipeline/weights-gate.ts';
+import { createWorkQueue, type WorkQueue } from '../pipeline/work-queue.ts';
+import type { Clock } from '../std/clock.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { Random } from '../std/random.ts';
+import type { EventSink } from './events.ts';
+import { watchFraud } from './fraud-watch.ts';
+import type { NetworkManifest } from './network.ts';
+
+export interface PipelineOptions {
+  readonly network: NetworkManifest;
+  readonly key: KeyPair;
+  readonly stage: number;
+  readonly replica: StageReplica;
+  readonly dataset: Dataset;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly directory: StageDirectory;
+  /** What this node may use: others assign newcomers by it. */
+  readonly memoryBytes: number;
+  readonly events: EventSink;
+  /** What the Driver trains on; hostile nodes put another one in. */
+  readonly batch: (round: number, step: number, index: number) => Promise<Batch>;
+  /** A step was taken for another node's Driver. */
+  readonly onServed: (step: StepTaken) => void;
+}
+
+export interface PipelineStats {
+  readonly queue: ReturnType<WorkQueue['stats']>;
+  readonly failovers: number;
+  readonly lostMicrobatches: number;
+  readonly starving: boolean;
+  /** Bytes of rows and their messages, as the caller. */
+  readonly boundaryBytesSent: number;
+  readonly boundaryBytesReceived: number;
+  readonly boundaryTokens: number;
+  readonly convictedDrivers: number;
+}
+
+export interface Pipeline {
+  readonly stage: number;
+  readonly stages: number;
+  readonly isDriver: boolean;
+  readonly router: Router;
+  readonly queue: WorkQueue;
+  /** Takes part in this round from now on. */
+  begin(round: number): void;
+  /** No step of this round any more: what is under way ends without effect. */
+  end(): Promise<void>;
+  /** The Driver's inner step. */
+  innerStep(round: number, step: number, signal: AbortSignal): Promise<Outcome<StepTaken>>;
+  /** Mean loss of w_r over held-out batches, from the first stage. */
+  evaluate(round: number, batches: readonly Batch[], signal: AbortSignal): Promise<Outcome<number>>;
+  /** Drivers served in this round. */
+  served: StageServer['drivers'];
+  stats(): PipelineStats;
+  close(): void;
+}
+
+/** Microbatches under way for each stage of the pipeline: enough that none waits for one on the wire. */
+const windowPerStage = 4;
+/** Share of claims that a stage other than the last one recomputes; the last has the labels and checks every one. */
+const claimCheckShare = 1 / 8;
+const queueDepthMax = { decode: 256, backward: 128, forward: 128, background: 16 };
+
+export function createPipeline(options: PipelineOptions): Pipeline {
+  const { network, key, stage, replica, transport, clock, random, directory } = options;
+  const { training } = network;
+  const stages = cutStages(network.model, training.stages).length;
+  const shape = boundaryOf(network);
+  const counters = { failovers: 0, lost: 0, starving: false, sent: 0, received: 0, tokens: 0 };
+  const router = createRouter({ clock, random });
+  const queue = createWorkQueue({ clock, depthMax: queueDepthMax });
+  const fraud = watchFraud({
+    ...options,
+    share: stage === stages - 1 ? 1 : claimCheckShare,
+  });
+  let admitted = -1;
+
+  const next =
+    stage === stages - 1
+      ? undefined
+      : createNextStage({
+          stage: stage + 1,
+          shape,
+          transport,
+          clock,
+          candidates: (wanted) => directory.candidates(wanted),
+          router,
+          links: createLinkWatch({ clock }),
+          guard: createNormGuard(),
+          onFailover: (failover) => {
+            counters.failovers++;
+            options.events(failoverEvent(failover));
+          },
+          onStarving: (starved, starving) => {
+            counters.starving = starving;
+            const detail = `no replica of stage ${starved} can be had: waiting`;
+            if (starving) options.events({ type: 'warning', code: 'no-route', detail });
+          },
+          onBytes: (sent, received) => {
+            counters.sent += sent;
+            counters.received += received;
+            counters.tokens += shape.tokens;
+          },
+        });
+  const node: StageNode = {
+    stage,
+    compute: replica,
+    queue,
+    gate: createWeightsGate(),
+    next,
+    clip: training.clip,
+  };
+  const rate = (round: number, step: number) => learningRate(training, round * training.innerSteps + step);
+  const server =
+    stage === 0
+      ? undefined
+      : serveStage({
+          node,
+          shape,
+          transport,
+          clock,
+          guard: createNormGuard(),
+          admits: (round) => (round === admitted ? accept(undefined) : reject('wrong-round')),
+          learningRate: rate,
+          checkClaim: (request) => fraud.check(request),
+          onStep: options.onServed,
+        });
+  const driver = createDriver({
+    node,
+    self: key.nodeId,
+    microbatches: training.microbatches,
+    window: stages === 1 ? 1 : windowPerStage * stages,
+    batch: async (round, step, index) => {
+      const { tokens, labels } = await options.batch(round, step, index);
+      // Nobody else sees the microbatches of a model held whole.
+      if (!next) return { index, entry: tokens, labels, claim: new Uint8Array(0) };
+      const content = contentHash(tokens, labels);
+      const claim = encodeClaim(makeClaim(network.networkId, { round, step, index, content }, key));
+      return { index, entry: tokens, labels, claim };
+    },
+    onLost: (index, code) => {
+      counters.lost++;
+      const detail = `microbatch ${index} was refused everywhere (${code}) and does not count`;
+      options.events({ type: 'warning', code: 'microbatch-lost', detail });
+    },
+  });
+
+  return {
+    stage,
+    stages,
+    isDriver: stage === 0,
+    router,
+    queue,
+    begin: (round) => {
+      admitted = round;
+      directory.announceSelf({ stage, round, accepting: true, memoryBytes: options.memoryBytes });
+    },
+    end: async () => {
+      admitted = -1;
+      await server?.reset();
+    },
+    innerStep: (round, step, signal) =>
+      driver.innerStep({ round, step, learningRate: rate(round, step) }, signal),
+    evaluate: async (round, batches, signal) => {
+      let total = 0;
+      for (const { tokens, labels } of batches) {
+        const loss = await evaluateStage(node, { round, entry: tokens, labels }, signal);
+        if (!loss.ok) return loss;
+        total += loss.value;
+      }
+      return accept(total / batches.length);
+    },
+    served: () => server?.drivers() ?? new Map(),
+    stats: () => ({
+      queue: queue.stats(),
+      failovers: counters.failovers,
+      lostMicrobatches: counters.lost,
+      starving: counters.starving,
+      boundaryBytesSent: counters.sent,
+      boundaryBytesReceived: counters.received,
+      boundaryTokens: counters.tokens,
+      convictedDrivers: fraud.convicted(),
+    }),
+    close: () => {
+      server?.close();
+      fraud.close();
+    },
+  };
+}
+
+function boundaryOf({ model, training }: NetworkManifest): BoundaryShape {
+  return {
+    tokens: training.batch * training.sequence,
+    width: model.width,
+    vocabulary: model.vocabulary,
+    codec: training.activations,
+  };
+}
+
+function failoverEvent({ stage, node, code, lastSignMs, acceptedMs }: Failover) {
+  return { type: 'failover', stage, node, code, silentMs: acceptedMs - lastSignMs } as const;
+}
