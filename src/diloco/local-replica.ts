@@ -21,6 +21,7 @@ import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { closeRound, createAggregationMemory, type OuterSettings } from './close-round.ts';
 import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
 import { accumulate, residual } from './compression/error-feedback.ts';
+import { createDecodeSessions } from './decode-sessions.ts';
 import type { FetchedState, GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
 import { checkSnapshot, restoreSegments, snapshotSegments } from './snapshot.ts';
 import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
@@ -41,6 +42,8 @@ export interface ReplicaSettings {
   readonly outer: OuterSettings;
   /** On what is kept of microbatches in flight. */
   readonly pipeline?: PipelineLimits;
+  /** Memory for the caches of decode sessions; see `decodeCacheBytesDefault`. */
+  readonly decodeCacheBytesMax?: number;
 }
 
 /** Throws CodedError `bad-stages` for a cut that cannot be. */
@@ -93,6 +96,15 @@ export async function createLocalReplica(
     return position;
   };
   beginRound(0);
+  const decoding = createDecodeSessions({
+    engine,
+    engineClass: engine.id,
+    config,
+    stage,
+    bases,
+    round: () => position.round,
+    ...(options.decodeCacheBytesMax !== undefined && { cacheBytesMax: options.decodeCacheBytesMax }),
+  });
 
   /** e ← decay·e + (w_r − w_local): the contribution before it is encoded, and what stays if it does not count. */
   const workToFeedback = () => {
@@ -132,6 +144,7 @@ export async function createLocalReplica(
     if (toHex(stateHash(plan, round, hashes)) !== agreed) return reject('state-mismatch');
     if (position.step > 0 && !contributed) workToFeedback();
     if (contributed && counted) takeOut(encode().blob);
+    decoding.forget();
     for (const [index, leaf] of leaves.entries()) writeLeaf(segments, index, leaf);
     return accept(beginRound(round));
   };
@@ -185,6 +198,7 @@ export async function createLocalReplica(
         const unsound = request.contributions.find(({ blob }) => !checkBlob(blob, shape).ok);
         if (unsound) return reject('unsound-blob', unsound.nodeId);
         if (!contributed && position.step > 0) workToFeedback();
+        decoding.keepBase();
         const rejected = closeRound({ segments, shape, outer, request, contributed, kernels });
         return accept({ position: beginRound(request.round + 1), rejected });
       }),
@@ -205,6 +219,7 @@ export async function createLocalReplica(
         if (toHex(stateHash(plan, snapshot.position.round, leaves)) !== snapshot.position.stateHash)
           return reject('snapshot-mismatch', 'its state hash is not that of its tensors');
         sums.clear();
+        decoding.forget();
         restoreSegments(segments, snapshot);
         levels = merkleLevels(leaves);
         position = snapshot.position;
@@ -217,6 +232,9 @@ export async function createLocalReplica(
         decoder ??= await createDecoder({ engine, config, parameters: (name) => must(bases[name], name) });
         return generateTokens(decoder, request);
       }),
+    openSession: (call) => inOrder(() => decoding.openSession(call)),
+    decode: (calls) => inOrder(() => decoding.decode(calls)),
+    closeSession: (session) => inOrder(() => decoding.closeSession(session)),
     exportWeights: (of = 'base') =>
       inOrder(async () => {
         const views = Object.entries(of === 'base' ? bases : weights);
@@ -226,6 +244,7 @@ export async function createLocalReplica(
       inOrder(async () => {
         await trainer.close();
         await decoder?.close();
+        await decoding.release();
         await engine.close();
       }),
   };

@@ -3,6 +3,7 @@
  * wherever its weights live (this thread, the compute worker, another process). Every call is asynchronous; calls run
  * one after another, in the order they were made. Everything passed survives a structured clone.
  */
+import type { DecodeHost } from '../model/decode-stage.ts';
 import type { StageSpec } from '../model/parameters.ts';
 import type { PipelineStage } from '../optim/pipeline-stage.ts';
 import type { Batch, StepResult } from '../optim/stage-trainer.ts';
@@ -122,7 +123,8 @@ export type WeightsChoice = 'base' | 'weights';
  * model, and throw CodedError `not-whole-model` elsewhere. What microbatches have summed is forgotten when the round
  * changes, and after `contribute` no step is prepared or applied: `contributed`.
  */
-export interface StageReplica extends PipelineStage {
+/** Decode sessions are pinned to w_r of the round they began in. */
+export interface StageReplica extends PipelineStage, DecodeHost {
   info(): Promise<ReplicaInfo>;
   position(): Promise<Standing>;
   /** One inner step of the whole model at the rate of the schedule, one batch for each microbatch. */

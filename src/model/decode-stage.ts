@@ -74,6 +74,7 @@ export interface DecodeStage {
    */
   run(calls: readonly DecodeCall[]): Promise<readonly Outcome<DecodeResult>[]>;
   close(session: string): void;
+  closeAll(): void;
   /** Rounds that open sessions are pinned to. */
   rounds(): readonly number[];
   sessions(): number;
@@ -118,6 +119,9 @@ export function createDecodeStage(options: DecodeStageOptions): DecodeStage {
     if (session) cache.free(session.slot);
     sessions.delete(name);
   };
+  const closeAll = () => {
+    for (const name of [...sessions.keys()]) close(name);
+  };
   return {
     capacity,
     sessionsMax: slots,
@@ -140,10 +144,11 @@ export function createDecodeStage(options: DecodeStageOptions): DecodeStage {
       }
     },
     close,
+    closeAll,
     rounds: () => [...new Set([...sessions.values()].map(({ round }) => round))].sort((a, b) => a - b),
     sessions: () => sessions.size,
     async release() {
-      for (const name of [...sessions.keys()]) close(name);
+      closeAll();
       for (const compiled of context.programs.values()) await (await compiled).program.release();
       context.programs.clear();
     },

@@ -78,6 +78,14 @@ function rememberingReplica(): StageReplica {
     discard: async () => undefined,
     evaluateRows: async (entry) => new Float32Array(entry),
     evaluateLoss: async (entry, labels) => entry[0]! + labels[0]!,
+    openSession: async ({ round = 7 }) => accept({ round, engineClass: 'fake', capacity: 16 }),
+    decode: async (decodeCalls) =>
+      decodeCalls.map(({ session, entry }) =>
+        session === 'a'
+          ? accept({ output: Float32Array.from(entry, (x) => x + 0.5), shape: '1x1' })
+          : reject('unknown-session'),
+      ),
+    closeSession: async () => undefined,
     close: async () => undefined,
   };
 }
@@ -218,6 +226,22 @@ function runContract(start: () => Promise<ComputePort>): void {
     assert.equal(await evaluateLoss(tokens, tokens), 14);
     assert.deepEqual([tokens, outer], [Int32Array.of(7, 8), Float32Array.of(9, 1, 2, 9)]);
     assert.deepEqual(await prepareStep({ path: 'p', ids: ['a', 'b'] }), accept([1, Number.NaN]));
+  });
+
+  test('decode calls keep their entries, and their outputs come back', async () => {
+    const { openSession, decode, closeSession } = await connect();
+    assert.deepEqual(
+      await openSession({ session: 'a' }),
+      accept({ round: 7, engineClass: 'fake', capacity: 16 }),
+    );
+    const entry = Float32Array.of(9, 1, 2, 9).subarray(1, 3);
+    const call = { session: 'a', position: 0, entry };
+    assert.deepEqual(await decode([call, { session: 'b', position: 1, entry: Int32Array.of(4) }]), [
+      accept({ output: Float32Array.of(1.5, 2.5), shape: '1x1' }),
+      reject('unknown-session'),
+    ]);
+    assert.deepEqual(entry, Float32Array.of(1, 2));
+    assert.equal(await closeSession('a'), undefined);
   });
 
   test('errors keep their name, code and message', async () => {
