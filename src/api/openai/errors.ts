@@ -7,7 +7,7 @@ import type { Context } from 'hono';
 import { CodedError } from '../../std/outcome.ts';
 import { retryAfterSeconds } from './limits.ts';
 
-export type ErrorStatus = 400 | 401 | 404 | 413 | 415 | 429 | 500 | 503;
+export type ErrorStatus = 400 | 401 | 403 | 404 | 413 | 415 | 429 | 500 | 503;
 
 /** A request that is answered with an error; thrown by the routes, caught once for all of them. */
 export class ApiError extends Error {

@@ -26,7 +26,7 @@ function setUp(generationsMax: number) {
       body: JSON.stringify({ model: 'scripted', prompt: 'x', ...body }),
       ...(signal && { signal }),
     });
-  return { generator, advance, counts, post };
+  return { app, generator, advance, counts, post };
 }
 
 test('streams that nobody reads: bounded places, nothing made ahead, all free again after the deadline', async () => {
@@ -68,4 +68,13 @@ test('the same seed gives the same choices, and without one each request differs
   const seeds = generator.requests.map(({ seed }) => seed);
   assert.deepEqual(seeds.slice(0, 4), [3, '3/1', 3, '3/1']);
   assert.notEqual(seeds[4], seeds[5]);
+});
+
+test('without keys it answers as localhost alone', async () => {
+  const { app } = setUp(1);
+  const statusOf = async (host: string) => (await app.request(`http://${host}/models`)).status;
+  for (const host of ['localhost:8000', '127.0.0.1:8000', '[::1]:8000'])
+    assert.equal(await statusOf(host), 200);
+  for (const host of ['evil.example', '127.0.0.1.evil.example', '192.168.1.2:8000'])
+    assert.equal(await statusOf(host), 403);
 });

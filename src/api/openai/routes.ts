@@ -60,8 +60,7 @@ export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
     counters.request(routeName(context), context.res.status);
   });
   app.use(async (context, next) => {
-    if (apiKeys.length > 0 && !hasBearer(context, apiKeys))
-      throw new ApiError(401, 'invalid_api_key', 'This node needs an API key: Authorization: Bearer KEY.');
+    requireRight(context, apiKeys);
     await next();
   });
   app.use(
@@ -92,6 +91,19 @@ export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
     throw new ApiError(404, 'unknown_url', `Unknown request URL: ${context.req.method} ${context.req.path}.`);
   });
   return { app, counts: () => counters.counts(admission.taken()) };
+}
+
+/** Throws ApiError 401 or 403. */
+function requireRight(context: Context, apiKeys: readonly string[]): void {
+  if (apiKeys.length > 0) {
+    if (hasBearer(context, apiKeys)) return;
+    throw new ApiError(401, 'invalid_api_key', 'This node needs an API key: Authorization: Bearer KEY.');
+  }
+  // Without keys it is for this machine alone, and a page whose own name leads to 127.0.0.1 is not of this machine.
+  const { hostname } = new URL(context.req.url);
+  if (/^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname)) return;
+  const message = `This node answers as localhost, not as '${hostname.slice(0, 100)}', unless it is given API keys.`;
+  throw new ApiError(403, 'host_not_allowed', message);
 }
 
 /** `max_model_len` is no field of OpenAI's: the context, under the name that other servers give it. */
