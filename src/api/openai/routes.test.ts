@@ -1,6 +1,7 @@
 /** The routes without a server, in virtual time: what a hostile client could hold on to. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { scriptedGenerator } from '../../../test/scripted-generator.ts';
 import { virtualClock } from '../../../test/virtual-clock.ts';
 import { utf8 } from '../../std/bytes.ts';
@@ -77,4 +78,63 @@ test('without keys it answers as localhost alone', async () => {
     assert.equal(await statusOf(host), 200);
   for (const host of ['evil.example', '127.0.0.1.evil.example', '192.168.1.2:8000'])
     assert.equal(await statusOf(host), 403);
+});
+
+test('no body is a failure of ours, and none leaves anything running', async () => {
+  const { app, generator, counts } = setUp(16);
+  const odd = fc.oneof(
+    fc.jsonValue({ maxDepth: 3 }),
+    fc.constantFrom(-1, 0, 1, 1.5, 2 ** 60, '', 'x', true, [], {}),
+  );
+  const names = [
+    ...[
+      'temperature',
+      'top_p',
+      'top_k',
+      'n',
+      'seed',
+      'stop',
+      'stream',
+      'stream_options',
+      'max_tokens',
+      'logprobs',
+    ],
+    ...[
+      'echo',
+      'best_of',
+      'tools',
+      'response_format',
+      'logit_bias',
+      'top_logprobs',
+      'max_completion_tokens',
+      'user',
+    ],
+  ];
+  const oddly = (given: object) =>
+    fc
+      .tuple(
+        fc.constant(given),
+        fc.dictionary(fc.constantFrom(...names, ...Object.keys(given)), odd, { maxKeys: 3 }),
+      )
+      .map(([plain, changed]) => ({ max_tokens: 3, ...plain, ...changed }));
+  const messages = [{ role: 'user', content: 'x' }];
+  const request = fc.oneof(
+    fc.tuple(fc.constant('/completions'), oddly({ model: 'scripted', prompt: 'x' })),
+    fc.tuple(fc.constant('/chat/completions'), oddly({ model: 'scripted', messages })),
+    fc.tuple(fc.constantFrom('/completions', '/chat/completions'), fc.jsonValue()),
+  );
+  const statuses = new Set<number>();
+  await fc.assert(
+    fc.asyncProperty(request, async ([path, body]) => {
+      const headers = { 'Content-Type': 'application/json' };
+      const response = await app.request(path, { method: 'POST', headers, body: JSON.stringify(body) });
+      statuses.add(response.status);
+      if (![200, 400, 404].includes(response.status)) assert.fail(await response.text());
+      await response.body?.cancel();
+      for (let turn = 0; counts().generations > 0 && turn < 100; turn++) await new Promise(setImmediate);
+      assert.deepEqual([counts().generations, generator.running()], [0, 0]);
+    }),
+    { numRuns: 300 },
+  );
+  assert.ok(statuses.has(200) && statuses.has(400), 'both kinds were tried');
 });
