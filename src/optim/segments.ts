@@ -63,6 +63,20 @@ export interface SegmentOptions {
   readonly embeddingScratchBytes: number;
 }
 
+/** One more slab for the encoded bytes of the segment, and slack for block scales and alignment. */
+function memoryBytes(length: number, extraBytes: number): number {
+  const elements = (slabCount + 1) * length + Math.min(length, stagingLength);
+  return 4 * elements + extraBytes + slackBytes;
+}
+
+/** What the segments of a stage take in all, before they are allocated. */
+export function segmentsBytes(config: ModelConfig, stage: StageSpec, embeddingScratchBytes: number): number {
+  let bytes = 0;
+  for (const [name, parameters] of groupBySegment(parameterList(config, stage)))
+    bytes += memoryBytes(paddedLength(parameters), name === 'embedding' ? embeddingScratchBytes : 0);
+  return bytes;
+}
+
 /** Lays out and allocates the stage. All slabs are zero. */
 export function createSegments(options: SegmentOptions): Segment[] {
   const segments: Segment[] = [];
@@ -103,11 +117,8 @@ function createSegment(
     }
     usedLength += size;
   }
-  const length = Math.ceil(usedLength / chunkLength) * chunkLength;
-  // One more slab for the encoded bytes of the segment, and slack for block scales and alignment.
-  const staging = Math.min(length, stagingLength);
-  const elements = (slabCount + 1) * length + staging;
-  const memory = createMemory({ bytes: 4 * elements + extraBytes + slackBytes });
+  const length = paddedLength(parameters);
+  const memory = createMemory({ bytes: memoryBytes(length, extraBytes) });
   const slab = () => memory.allocF32(length);
   const slabs: Slabs = {
     weights: slab(),
@@ -123,7 +134,7 @@ function createSegment(
     name,
     memory,
     slabs,
-    staging: memory.allocF32(staging),
+    staging: memory.allocF32(Math.min(length, stagingLength)),
     length,
     offset,
     matrixLength,
