@@ -96,17 +96,18 @@ export function hasRoom(
 }
 
 /**
- * Whether the announcement fits the round. Codes: `wrong-round`, `wrong-stage`, `wrong-base`, `wrong-shape`,
- * `too-many-batches`. What the base of another stage is only that stage's cohort can tell.
+ * Whether the announcement fits the round. Codes: `wrong-round`, `wrong-stage`, `no-work` (its node passes: nothing is
+ * to be expected of it), `wrong-base`, `wrong-shape`, `too-many-batches`. What the base of another stage is only that stage's cohort can tell.
  */
 export function check({ options, round, base }: PoolState, one: Announcement): Outcome<void> {
   if (one.round !== round) return reject('wrong-round', `${one.round}, now ${round}`);
   const shape = options.shapes[one.stage];
   if (!shape) return reject('wrong-stage', `${one.stage}`);
+  if (one.batches === 0) return reject('no-work');
   if (one.stage === options.stage && one.base !== base) return reject('wrong-base');
   if (one.blobBytes !== blobBytes(shape.codec, shape.length))
     return reject('wrong-shape', `${one.blobBytes} bytes`);
-  if (one.batches < 1 || one.batches > options.batchesMax) return reject('too-many-batches');
+  if (one.batches > options.batchesMax) return reject('too-many-batches');
   return accept(undefined);
 }
 
@@ -114,7 +115,7 @@ export function check({ options, round, base }: PoolState, one: Announcement): O
 export function settleRefused(p: PoolState, node: NodeId, code: string): void {
   if (p.settled.has(node) || !hasRoom(p, p.settled, node)) return;
   p.settled.add(node);
-  p.options.onRejected(p.round, node, code);
+  if (code !== 'no-work') p.options.onRejected(p.round, node, code);
   p.options.onChange();
 }
 

@@ -27,6 +27,18 @@ export async function contribute(r: RoundState, made: Contribution, batches: num
   repeatOwn(r);
 }
 
+/** Says that this node has nothing to contribute, so that nobody waits for it. */
+export async function pass(r: RoundState): Promise<void> {
+  const { networkId, key, stage, transport } = r.options;
+  const body = { round: r.round, stage, base: r.base, blobHash: nothing, blobBytes: 0, batches: 0 };
+  r.own = announce(networkId, body, key);
+  r.pool.offer(r.own, transport.self);
+  await transport.publish(contributionTopic, encodeAnnouncement(r.own));
+  repeatOwn(r);
+}
+
+const nothing = '0'.repeat(64);
+
 /** Gossip loses messages, and who has just come back has heard none. */
 export function repeatOwn(r: RoundState, delayMs = repeatMsMin): void {
   r.cancelRepeat();

@@ -8,7 +8,7 @@ import type { HashHex } from '../std/hash.ts';
 import { type Announcement, announcementBytesMax, contributionTopic } from './announcement.ts';
 import { createContributionPool } from './contribution-pool.ts';
 import type { Contribution } from './replica.ts';
-import { contribute, hear, repeatOwn } from './round-announcing.ts';
+import { contribute, hear, pass, repeatOwn } from './round-announcing.ts';
 import { notice } from './round-collecting.ts';
 import { blobsOf, type Closing, closingOf, decision, takeDecision } from './round-deciding.ts';
 import type { RoundList } from './round-list.ts';
@@ -29,6 +29,8 @@ export interface RoundCoordinator {
   begin(round: number, base: HashHex): void;
   /** Announces this node's own contribution. */
   contribute(contribution: Contribution, batches: number): Promise<void>;
+  /** Says that this node made no step in the round, so that nobody waits for it. */
+  pass(): Promise<void>;
   /**
    * The decided list of the round that has begun; undefined when only later ones are known (this node was away and
    * must fetch a state). Rejects when the signal aborts.
@@ -74,6 +76,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     },
     begin: (round, base) => begin(r, round, base),
     contribute: (made, batches) => contribute(r, made, batches),
+    pass: () => pass(r),
     decision: (signal) => decision(r, signal),
     ownShare: () => ownShare(r),
     isDecided: () => isDecided(r),

@@ -108,6 +108,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           transport,
           clock,
           candidates: (wanted) => directory.candidates(wanted),
+          preferred: (candidates) => {
+            const cohort = [...directory.candidates(stage), key.nodeId].sort();
+            return candidates[cohort.indexOf(key.nodeId) % candidates.length];
+          },
           router,
           links: createLinkWatch({ clock }),
           guard: createNormGuard(),

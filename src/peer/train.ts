@@ -219,7 +219,7 @@ async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   if (signal.aborted || isOver || findLag(peer)) return;
   await peer.pipeline.end();
   const { step, round } = await peer.options.replica.position();
-  if (step === 0) return;
+  if (step === 0) return peer.coordinator.pass();
   const { blob, blobHash } = await peer.steps.contribute(round);
   // A replica that served two Drivers made more steps; they count as those of one.
   const batches = Math.min(step, peer.options.network.training.innerSteps);

@@ -41,6 +41,8 @@ export interface NextStageOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   readonly candidates: (stage: number) => readonly NodeId[];
+  /** Where this node begins unless another is much faster: the callers of a stage spread over its replicas. */
+  readonly preferred: (candidates: readonly NodeId[]) => NodeId | undefined;
   readonly router: Router;
   readonly links: LinkWatch;
   /** Of the gradients that come back. */
@@ -229,12 +231,11 @@ async function untilAnswered<T>(
     failed = undefined;
   };
   while (!signal.aborted) {
-    const node = router.choose(options.candidates(stage), {
-      ...(passage.hop !== undefined && { sticky: passage.hop }),
-      exclude: tried,
-    });
+    const candidates = options.candidates(stage);
+    const sticky = passage.hop ?? placeToBegin(options, candidates);
+    const node = router.choose(candidates, { ...(sticky !== undefined && { sticky }), exclude: tried });
     if (node === undefined) {
-      if (!starving && options.candidates(stage).length === 0) {
+      if (!starving && candidates.length === 0) {
         starving = true;
         options.onStarving(stage, true);
       }
@@ -258,6 +259,16 @@ async function untilAnswered<T>(
     failed ??= { node, code: answer.code, lastSignMs: lastSign.get(answer) ?? clock.nowMs() };
   }
   return reject('aborted');
+}
+
+/** Of the fastest candidate's expected time, at most: then the place that the preference gives is taken. */
+const preferenceRatio = 2;
+
+function placeToBegin({ preferred, router }: NextStageOptions, candidates: readonly NodeId[]) {
+  const node = preferred(candidates);
+  if (node === undefined) return undefined;
+  const fastest = Math.min(...candidates.map((one) => router.expectedMs(one)));
+  return router.expectedMs(node) <= preferenceRatio * fastest ? node : undefined;
 }
 
 /** When the peer of a failed call was last heard of. */
