@@ -1,12 +1,13 @@
 /** Runs seeds of a scenario and collects what happened. Knows scenarios by name; prints nothing. */
 import { consensusCanary, consensusScenario } from './consensus/scenario.ts';
-import { dilocoCanary, dilocoScenario } from './diloco/scenario.ts';
+import { dilocoCanary, dilocoScenario, stagesScenario } from './diloco/scenario.ts';
 import { replayCommand, type Scenario, type ScenarioResult, Violation } from './scenario.ts';
 
 export const scenarios: readonly Scenario[] = [
   consensusScenario,
   consensusCanary,
   dilocoScenario,
+  stagesScenario,
   dilocoCanary,
 ];
 

@@ -4,7 +4,7 @@
  */
 import type { DecidedBlock } from '../../src/consensus/types.ts';
 import type { RoundRequest } from '../../src/diloco/replica.ts';
-import { decodeRoundList } from '../../src/diloco/round-list.ts';
+import { decodeRoundList, type RoundList, shareOf } from '../../src/diloco/round-list.ts';
 import type { NetworkManifest } from '../../src/peer/network.ts';
 import { toHex } from '../../src/std/bytes.ts';
 import { type HashHex, sha256Hex } from '../../src/std/hash.ts';
@@ -23,31 +23,39 @@ export interface DilocoChecker {
   stands(node: number, round: number, stateHash: HashHex): void;
   /** An honest node took a state from others. */
   installed(node: number, round: number, stateHash: HashHex): void;
-  /** The lists by which rounds were closed, by round. */
-  closed(): ReadonlyMap<number, RoundRequest>;
-  /** State hash at the start of each round. */
-  states(): ReadonlyMap<number, HashHex>;
+  /** The lists by which a stage's rounds were closed, by round. */
+  closed(stage: number): ReadonlyMap<number, RoundRequest>;
+  /** A stage's state hash at the start of each round. */
+  states(stage: number): ReadonlyMap<number, HashHex>;
+  /** The newest round that any honest node has stood in. */
+  newestRound(): number;
   /** The newest round whose list names this node; −1: none. */
   lastListed(nodeId: string): number;
 }
 
+/** `honest`: node ids; elsewhere a node is its index, and what it says is of the stage that it holds. */
 export function createDilocoChecker(
-  network: Pick<NetworkManifest, 'networkId'>,
+  network: Pick<NetworkManifest, 'networkId' | 'training'>,
   honest: ReadonlySet<string>,
+  stageOf: (node: number) => number,
 ): DilocoChecker {
+  const { stages } = network.training;
+  const ofStages = <T>() => Array.from({ length: stages }, () => new Map<number, T>());
   const blocks = new Map<number, HashHex>();
   const heightOf = new Map<number, number>();
   const contributions = new Map<string, Set<HashHex>>();
   const authors = new Map<HashHex, string>();
-  const closed = new Map<number, { request: RoundRequest; name: string }>();
-  const states = new Map<number, HashHex>();
+  const lists = new Map<number, RoundList>();
+  const closed = ofStages<{ request: RoundRequest; name: string }>();
+  const states = ofStages<HashHex>();
   const listed = new Map<string, number>();
 
   const stands = (node: number, round: number, stateHash: HashHex) => {
-    const known = states.get(round) ?? stateHash;
-    states.set(round, known);
+    const stage = stageOf(node);
+    const known = states[stage]!.get(round) ?? stateHash;
+    states[stage]!.set(round, known);
     holds(known === stateHash, 'agreement', () => {
-      return `node ${node} stands at round ${round} in state ${stateHash.slice(0, 8)}, another in ${known.slice(0, 8)}`;
+      return `node ${node} stands at round ${round} of stage ${stage} in state ${stateHash.slice(0, 8)}, another in ${known.slice(0, 8)}`;
     });
   };
 
@@ -64,6 +72,7 @@ export function createDilocoChecker(
         const list = decodeRoundList(network.networkId, block.payload);
         holds(list.ok, 'validity', () => `height ${block.height} decides no round list`);
         const { round } = list.value;
+        lists.set(round, list.value);
         const height = heightOf.get(round);
         holds(height === undefined, 'one-decision-a-round', () => {
           return `round ${round} is decided at heights ${height} and ${block.height}`;
@@ -83,12 +92,15 @@ export function createDilocoChecker(
         return { nodeId, batches, blobHash: sha256Hex(blob) };
       });
       const name = JSON.stringify(entries);
-      const known = closed.get(round);
+      const stage = stageOf(node);
+      const known = closed[stage]!.get(round);
       holds(known === undefined || known.name === name, 'agreement', () => {
         return `node ${node} closes round ${round} with ${name}, another with ${known?.name}`;
       });
       if (known) return;
-      closed.set(round, { request, name });
+      closed[stage]!.set(round, { request, name });
+      const list = lists.get(round);
+      if (list) sameShare(list, stage, entries);
       const nodes = new Set(entries.map(({ nodeId }) => nodeId));
       holds(nodes.size === entries.length, 'counted-once', () => `a node twice in round ${round}: ${name}`);
       for (const { nodeId, blobHash } of entries) {
@@ -101,13 +113,27 @@ export function createDilocoChecker(
     },
     stands,
     installed(node, round, stateHash) {
-      holds(states.has(round), 'agreement', () => {
+      holds(states[stageOf(node)]!.has(round), 'agreement', () => {
         return `node ${node} takes a state of round ${round} in which no honest node ever stood`;
       });
       stands(node, round, stateHash);
     },
-    closed: () => new Map([...closed].map(([round, { request }]) => [round, request])),
-    states: () => states,
+    closed: (stage) => new Map([...closed[stage]!].map(([round, { request }]) => [round, request])),
+    states: (stage) => states[stage]!,
+    newestRound: () => Math.max(...states.flatMap((ofStage) => [...ofStage.keys()])),
     lastListed: (nodeId) => listed.get(nodeId) ?? -1,
   };
+}
+
+/** A stage closes with what the decided list says of it, or with nothing where the list was wrong about its base. */
+function sameShare(
+  list: RoundList,
+  stage: number,
+  entries: readonly { readonly nodeId: string; readonly blobHash: HashHex }[],
+): void {
+  const listed = shareOf(list, stage).contributions;
+  const names = (some: typeof entries) => some.map(({ nodeId, blobHash }) => `${nodeId} ${blobHash}`).join();
+  holds(entries.length === 0 || names(listed) === names(entries), 'agreement', () => {
+    return `stage ${stage} closes round ${list.round} with ${names(entries)}, decided is ${names(listed)}`;
+  });
 }

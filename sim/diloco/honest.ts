@@ -13,11 +13,13 @@ import { createKernelMemory } from '../../src/tensor/kernels/wasm.ts';
 import type { NodeEnv, NodeProgram, RunningNode } from '../cluster.ts';
 import { between } from '../random.ts';
 import { holds, Violation } from '../scenario.ts';
-import { type DilocoWorld, freshReplica } from './world.ts';
+import { trainApart } from './stage-alone.ts';
+import { type DilocoWorld, freshReplica, stageOf } from './world.ts';
 
 export function honestNode(world: DilocoWorld): NodeProgram {
   return async (env) => {
-    const replica = watched(world, env, computing(world, env, await freshReplica(world.network)));
+    const fresh = await freshReplica(world.network, stageOf(world, env.index));
+    const replica = watched(world, env, computing(world, env, fresh));
     const { snapshotMs } = world.machines[env.index]!;
     const events: PeerOptions['events'] = (event) => {
       if (event.type === 'round') observe(env, () => checkChain(world, env));
@@ -48,14 +50,14 @@ export function honestNode(world: DilocoWorld): NodeProgram {
 }
 
 /** The product's peer in these surroundings; hostile programs put other parts in. */
-export function startPeer(
+export async function startPeer(
   world: DilocoWorld,
   env: NodeEnv,
   parts: Pick<PeerOptions, 'replica' | 'events'> & Partial<PeerOptions>,
 ): Promise<Peer> {
   const { network, dataset, signatures } = world;
   const { key, transport, clock, store } = env;
-  return createPeer({
+  const peer = await createPeer({
     network,
     key,
     dataset,
@@ -67,6 +69,8 @@ export function startPeer(
     heldOutBatches: 0,
     ...parts,
   });
+  if (network.training.stages > 1) trainApart(peer);
+  return peer;
 }
 
 export function runTraining(env: NodeEnv, peer: Peer, onEnd: (error: unknown) => void): RunningNode {
@@ -94,7 +98,7 @@ export function computing(world: DilocoWorld, env: NodeEnv, real: StageReplica):
     ...real,
     backward: (call) => after(stepMs, () => real.backward(call)),
     contribute: () => after(stepMs / 10, () => real.contribute()),
-    screen: (blob, blobHash) => after(stepMs / 50, () => real.screen(blob, blobHash)),
+    screen: (...which) => after(stepMs / 50, () => real.screen(...which)),
     closeRound: (request) => after(stepMs / 5, () => real.closeRound(request)),
   };
 }

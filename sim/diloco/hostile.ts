@@ -21,7 +21,7 @@ import { sayEverything, speakGarbage } from '../consensus/hostile.ts';
 import { between, chance, pick, sample } from '../random.ts';
 import { computing, runTraining, startPeer } from './honest.ts';
 import { splitTransport, type TwinChannel } from './twins.ts';
-import { type DilocoWorld, freshReplica } from './world.ts';
+import { type DilocoWorld, freshReplica, stageOf } from './world.ts';
 
 export const hostileKinds = [
   'twins',
@@ -48,7 +48,7 @@ export function hostileNode(world: DilocoWorld, kind: HostileKind, enemies: Enem
     if (kind === 'garbage') speakGarbage(env);
     else if (kind === 'double') {
       const { networkId, members } = world.network;
-      const rounds = () => world.checker.closed().size;
+      const rounds = () => world.checker.closed(0).size;
       sayEverything({ networkId, members, signatures: world.signatures }, rounds, env);
     } else if (kind === 'twins') {
       for (const transport of splitTransport(env, enemies.sides, enemies.channel))
@@ -65,7 +65,7 @@ async function runBadPeer(
   parts: Partial<PeerOptions> & { readonly screen?: PeerOptions['replica']['screen'] },
 ): Promise<void> {
   const { screen, ...rest } = parts;
-  const computed = computing(world, env, await freshReplica(world.network));
+  const computed = computing(world, env, await freshReplica(world.network, stageOf(world, env.index)));
   const replica = screen ? { ...computed, screen } : computed;
   const peer = await startPeer(world, env, { replica, events: () => {}, ...rest });
   runTraining(env, peer, () => {});
@@ -122,7 +122,9 @@ function twoContributions(
         before = first;
         peer.shelf.put(round, second.blobHash, second.blob);
         const { stateHash: base, step: batches } = await peer.options.replica.position();
-        const body = { round, base, blobHash: second.blobHash, blobBytes: second.blob.length, batches };
+        const { blob, blobHash } = second;
+        const { stage } = await peer.options.replica.info();
+        const body = { round, stage: stage.index, base, blobHash, blobBytes: blob.length, batches };
         const announced = encodeAnnouncement(announce(world.network.networkId, body, env.key));
         env.publishTo(pick(env.random, sides), contributionTopic, announced);
         // The other half hears of it first only sometimes.
@@ -201,9 +203,10 @@ function excluding(world: DilocoWorld, env: NodeEnv): PeerOptions['replica']['sc
 function lying(world: DilocoWorld, env: NodeEnv, sides: Enemies['sides']): Transport {
   const { networkId } = world.network;
   let lies = 0;
+  const stage = stageOf(world, env.index);
   const lie = (round: number) => {
     const stateHash = toHex(sha256(utf8(`lie ${lies++}`)));
-    return encodeCanonical(statementFields(makeStatement(networkId, round, stateHash, env.key)));
+    return statementFields(makeStatement(networkId, { round, stage, stateHash }, env.key));
   };
   const newest = () => Math.max(0, ...[...world.peers.values()].map((peer: Peer) => peer.position.round));
   const served = serving(env.transport, {
@@ -217,18 +220,17 @@ function lying(world: DilocoWorld, env: NodeEnv, sides: Enemies['sides']): Trans
     [statusProtocol.id]: (honest) => async (from, body, signal, progress) => {
       if (chance(env.random, 0.2)) return honest(from, body, signal, progress);
       const rounds = [newest(), newest() + 1 + (env.random.uint32() % 5)];
-      const statements = rounds.map((round) =>
-        statementFields(makeStatement(networkId, round, toHex(sha256(utf8(`lie ${lies++}`))), env.key)),
-      );
-      return accept(encodeCanonical(statements));
+      return accept(encodeCanonical(rounds.map(lie)));
     },
   });
   return {
     ...served,
     async publish(topic, message) {
       if (topic !== 'state') return served.publish(topic, message);
-      for (const side of sides)
-        env.publishTo(side, topic, lie(Math.max(0, newest() + pick(env.random, [-1, 0, 0, 1, 2, 3]))));
+      for (const side of sides) {
+        const round = Math.max(0, newest() + pick(env.random, [-1, 0, 0, 1, 2, 3]));
+        env.publishTo(side, topic, encodeCanonical(lie(round)));
+      }
     },
   };
 }

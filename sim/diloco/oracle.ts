@@ -9,15 +9,22 @@ import { must } from '../../src/std/assert.ts';
 import { holds } from '../scenario.ts';
 import { type DilocoWorld, freshReplica } from './world.ts';
 
-/** Every state the nodes agreed on is that of the lists, in order, from w_0. */
+/** Every state the nodes agreed on is that of the lists, in order, from w_0: in each stage. Gives the rounds closed. */
 export async function reexecuteLists(world: DilocoWorld): Promise<number> {
+  const rounds: number[] = [];
+  for (let stage = 0; stage < world.network.training.stages; stage++)
+    rounds.push(await reexecuteStage(world, stage));
+  return Math.max(...rounds);
+}
+
+async function reexecuteStage(world: DilocoWorld, stage: number): Promise<number> {
   const { checker, network } = world;
-  const replica = await freshReplica(network);
+  const replica = await freshReplica(network, stage);
   let { round, stateHash } = await replica.position();
-  for (const closed = checker.closed(); ; ) {
-    const agreed = checker.states().get(round);
+  for (const closed = checker.closed(stage); ; ) {
+    const agreed = checker.states(stage).get(round);
     holds(agreed === undefined || agreed === stateHash, 'oracle', () => {
-      return `the lists lead to ${stateHash.slice(0, 8)} at round ${round}, nodes stand in ${agreed?.slice(0, 8)}`;
+      return `the lists lead stage ${stage} to ${stateHash.slice(0, 8)} at round ${round}, nodes stand in ${agreed?.slice(0, 8)}`;
     });
     const list = closed.get(round);
     if (!list) break;
@@ -25,7 +32,7 @@ export async function reexecuteLists(world: DilocoWorld): Promise<number> {
     holds(result.ok, 'oracle', () => `the list of round ${round} cannot be applied`);
     ({ round, stateHash } = result.value.position);
   }
-  const newest = Math.max(...checker.states().keys());
+  const newest = Math.max(...checker.states(stage).keys());
   holds(newest === round, 'oracle', () => `nodes stand at round ${newest}, their lists end at ${round}`);
   return round;
 }
@@ -37,8 +44,8 @@ export async function reexecuteLists(world: DilocoWorld): Promise<number> {
 export async function retrain(world: DilocoWorld): Promise<void> {
   const { network, dataset, checker } = world;
   const { training, members } = network;
-  const replicas = await Promise.all(members.map(() => freshReplica(network)));
-  for (const [round, list] of [...checker.closed()].sort(([a], [b]) => a - b)) {
+  const replicas = await Promise.all(members.map(() => freshReplica(network, 0)));
+  for (const [round, list] of [...checker.closed(0)].sort(([a], [b]) => a - b)) {
     holds(list.contributions.length === members.length, 'oracle', () => `round ${round} left somebody out`);
     const blobs = new Map<string, Uint8Array>();
     for (const { nodeId, batches } of list.contributions) {
@@ -54,7 +61,7 @@ export async function retrain(world: DilocoWorld): Promise<void> {
     });
     for (const [i, replica] of replicas.entries()) {
       const closed = await replica.closeRound({ round, contributions, ownNodeId: members[i]!.nodeId });
-      const agreed = checker.states().get(round + 1);
+      const agreed = checker.states(0).get(round + 1);
       holds(closed.ok && closed.value.position.stateHash === agreed, 'oracle', () => {
         return `a plain loop of ${members.length} nodes comes to another state after round ${round}`;
       });

@@ -6,6 +6,7 @@
 import { toleratedFailures } from '../../src/consensus/members.ts';
 import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import type { NodeId } from '../../src/net/transport.ts';
+import type { Random } from '../../src/std/random.ts';
 import { createCluster, simKeys } from '../cluster.ts';
 import { runStorm } from '../faults.ts';
 import { between, chance, pick, sample, stream } from '../random.ts';
@@ -15,7 +16,7 @@ import { honestNode } from './honest.ts';
 import { type HostileKind, hostileKinds, hostileNode } from './hostile.ts';
 import { reexecuteLists, retrain } from './oracle.ts';
 import { createTwinChannel } from './twins.ts';
-import { createWorld, type Machine } from './world.ts';
+import { createWorld, type Machine, stageOf } from './world.ts';
 
 const stormMs = 45_000;
 /** Within which rounds must be closed by all again: timeouts may have grown, so it may take a while. */
@@ -26,6 +27,7 @@ interface Cast {
   readonly members: number;
   /** Nodes without a vote. */
   readonly guests: number;
+  readonly stages: number;
   /** Index → kind. */
   readonly hostile: ReadonlyMap<number, HostileKind>;
   readonly machines: readonly Machine[];
@@ -46,20 +48,46 @@ function drawCast(seed: number): Cast {
   return {
     members,
     guests,
+    stages: 1,
     hostile: new Map(hostile.map((index) => [index, pick(random, hostileKinds)])),
-    machines: Array.from({ length: members + guests }, () => ({
-      stepMs: between(random, 300, 700) * (chance(random, 0.2) ? 2.5 : 1),
-      snapshotMs: chance(random, 0.6) ? between(random, 1_000, 10_000) : null,
-    })),
+    machines: drawMachines(random, members + guests),
     compression: pick(random, ['f32', 'int8', 'int4', 'sparse']),
   };
+}
+
+/**
+ * Two stages of two or three members each, each training by itself. A cohort of three bears one member that lies; of
+ * two neither may, for what one of them states the other can only contradict.
+ */
+function stagedCast(seed: number): Cast {
+  const random = stream(seed, 'staged cast');
+  const stages = 2;
+  const members = stages * (2 + (random.uint32() % 2));
+  const guests = chance(random, 0.4) ? 1 : 0;
+  const isBearable = members > 2 * stages && chance(random, 0.7);
+  const hostile = isBearable ? sample(random, [...Array(members).keys()], 1) : [];
+  return {
+    members,
+    guests,
+    stages,
+    hostile: new Map(hostile.map((index) => [index, pick(random, hostileKinds)])),
+    machines: drawMachines(random, members + guests),
+    compression: pick(random, ['f32', 'int8', 'int4', 'sparse']),
+  };
+}
+
+function drawMachines(random: Random, count: number): Machine[] {
+  return Array.from({ length: count }, () => ({
+    stepMs: between(random, 300, 700) * (chance(random, 0.2) ? 2.5 : 1),
+    snapshotMs: chance(random, 0.6) ? between(random, 1_000, 10_000) : null,
+  }));
 }
 
 /** No faults and nobody hostile: for the plain loop as an oracle. */
 function quietCast(seed: number): Cast {
   const machines = Array.from({ length: 4 }, () => ({ stepMs: 400, snapshotMs: null }));
   const compression = pick(stream(seed, 'quiet'), ['f32', 'int8', 'int4', 'sparse'] as const);
-  return { members: 4, guests: 0, hostile: new Map(), machines, compression };
+  return { members: 4, guests: 0, stages: 1, hostile: new Map(), machines, compression };
 }
 
 function canaryCast(seed: number): Cast {
@@ -68,16 +96,20 @@ function canaryCast(seed: number): Cast {
 }
 
 function prepare(seed: number, cast: Cast) {
-  const { members, guests, hostile, machines, compression } = cast;
+  const { members, guests, stages, hostile, machines, compression } = cast;
   const keys = simKeys(seed, members + guests);
   const honest = [...keys.keys()].filter((index) => !hostile.has(index));
   const world = createWorld({
     seed,
     keys,
     members,
+    stages,
     compression,
     machines,
-    checker: (network) => createDilocoChecker(network, new Set(honest.map((index) => keys[index]!.nodeId))),
+    checker: (network) => {
+      const honestIds = new Set(honest.map((index) => keys[index]!.nodeId));
+      return createDilocoChecker(network, honestIds, (index) => stageOf({ network }, index));
+    },
   });
   const sides: NodeId[][] = [[], []];
   const separable = [...keys.keys()].filter((index) => hostile.get(index) !== 'twins');
@@ -105,7 +137,7 @@ async function mustProgress(
 ): Promise<void> {
   const roundOf = (index: number) => world.peers.get(index)?.position.round ?? -1;
   const listed = (index: number) => world.checker.lastListed(keys[index]!.nodeId);
-  const from = Math.max(...world.checker.states().keys());
+  const from = world.checker.newestRound();
   const isDone = () => {
     const at = nodes.map(roundOf);
     const isClose = Math.max(...at) - Math.min(...at) <= 1;
@@ -161,8 +193,9 @@ async function summary({ world, cluster }: Prepared, cast: Cast): Promise<Scenar
   const rounds = await reexecuteLists(world);
   const hostile = [...cast.hostile].map(([index, kind]) => `${index} ${kind}`).join(', ') || 'none';
   const guests = cast.guests > 0 ? ` and ${cast.guests} guest` : '';
+  const stages = cast.stages > 1 ? ` of ${cast.stages} stages` : '';
   return {
-    summary: `${cast.members} members${guests}, ${cast.compression}, hostile: ${hostile}; ${rounds} rounds`,
+    summary: `${cast.members} members${stages}${guests}, ${cast.compression}, hostile: ${hostile}; ${rounds} rounds`,
     trace: cluster.network.trace(),
     numbers: { rounds, messages: cluster.network.messages() },
   };
@@ -173,6 +206,13 @@ export const dilocoScenario: Scenario = {
   description: 'training through storms with up to f hostile members: one history, progress, catch-up',
   // Each eighth seed has no faults, and a plain loop as its oracle.
   run: (seed) => (seed % 8 === 0 ? runQuiet(seed, quietCast(seed)) : run(seed, drawCast(seed))),
+};
+
+export const stagesScenario: Scenario = {
+  name: 'diloco-stages',
+  description:
+    'rounds of two stages, closed together: one history for each cohort, progress under kills, catch-up',
+  run: (seed) => run(seed, stagedCast(seed)),
 };
 
 export const dilocoCanary: Scenario = {

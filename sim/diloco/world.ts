@@ -25,7 +25,7 @@ import { idealSignatures } from '../ideal-signatures.ts';
 import { pick, stream } from '../random.ts';
 import type { DilocoChecker } from './checkers.ts';
 
-const model: ModelConfig = {
+const oneLayer: ModelConfig = {
   layers: 1,
   width: 16,
   heads: 2,
@@ -65,9 +65,9 @@ const shardTokens = 256;
 function madeDataset(seed: number): { dataset: Dataset; hash: string } {
   const random = stream(seed, 'text');
   const bytes = Array.from({ length: shards }, () => {
-    const tokens: number[] = [uniformBelow(random, model.vocabulary)];
+    const tokens: number[] = [uniformBelow(random, oneLayer.vocabulary)];
     while (tokens.length < shardTokens)
-      tokens.push((3 * tokens.at(-1)! + 1 + uniformBelow(random, 2)) % model.vocabulary);
+      tokens.push((3 * tokens.at(-1)! + 1 + uniformBelow(random, 2)) % oneLayer.vocabulary);
     return bytesOfTokens(packTokens(tokens, 2)).slice();
   });
   const tokenizerJson = utf8('{}');
@@ -77,7 +77,7 @@ function madeDataset(seed: number): { dataset: Dataset; hash: string } {
       name: `text ${seed}`,
       sources: [],
       tokenizerHash: sha256(tokenizerJson),
-      vocabularySize: model.vocabulary,
+      vocabularySize: oneLayer.vocabulary,
       tokenBytes: 2,
       shards: bytes.map((shard, index) => ({
         index,
@@ -97,19 +97,21 @@ export interface WorldOptions {
   /** Of all nodes that may ever be there; the first `members` of them vote. */
   readonly keys: readonly KeyPair[];
   readonly members: number;
+  /** Stages of the model, a layer each. */
+  readonly stages: number;
   readonly compression: CodecName;
   readonly machines: readonly Machine[];
   readonly checker: (network: NetworkManifest) => DilocoChecker;
 }
 
 export function createWorld(options: WorldOptions): DilocoWorld {
-  const { seed, keys, members, compression, machines } = options;
+  const { seed, keys, members, stages, compression, machines } = options;
   const { dataset, hash } = madeDataset(seed);
   const document = createNetworkDocument(
     {
       name: `simulated ${seed}`,
       seed: sha256(utf8(`model ${seed}`)),
-      model,
+      model: { ...oneLayer, layers: stages },
       dataset: hash,
       training: {
         innerSteps: pick(stream(seed, 'policy'), [2, 3]),
@@ -124,6 +126,7 @@ export function createWorld(options: WorldOptions): DilocoWorld {
         epsilon: 1e-8,
         weightDecay: 0.1,
         clip: 1,
+        stages,
       },
       outer: defaultOuter(compression, 'default'),
       members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
@@ -142,7 +145,12 @@ export function createWorld(options: WorldOptions): DilocoWorld {
   };
 }
 
+/** The stage of a node: members' by the manifest, and the same rule for others. */
+export function stageOf({ network }: Pick<DilocoWorld, 'network'>, index: number): number {
+  return network.members[index]?.stage ?? index % network.training.stages;
+}
+
 /** A replica at w_0, on the slow and obvious engine: the same bits everywhere. */
-export function freshReplica(network: NetworkManifest): Promise<StageReplica> {
-  return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network) });
+export function freshReplica(network: NetworkManifest, stage: number): Promise<StageReplica> {
+  return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network, stage) });
 }
