@@ -16,9 +16,10 @@ import { multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { generateKeyPair, type KeyPair } from '../../identity/keys.ts';
 import { encodeFrame, frameHeader } from '../../net/frame.ts';
+import { progressFramesMax } from '../../net/limits.ts';
 import type { ScorePolicy } from '../../net/peer-score.ts';
 import type { Protocol } from '../../net/protocol.ts';
-import { toHex, utf8 } from '../../std/bytes.ts';
+import { concatBytes, toHex, utf8 } from '../../std/bytes.ts';
 import { sha256 } from '../../std/hash.ts';
 import { accept, CodedError } from '../../std/outcome.ts';
 import { systemClock } from './clock.ts';
@@ -161,6 +162,30 @@ describe('a peer that breaks the wire protocol', () => {
     const outcome = await target.request(key.nodeId, { ...protocol, timeoutMs: 700 }, new Uint8Array(1));
     assert.ok(!outcome.ok);
     assert.ok(outcome.code === 'timeout' || outcome.code === 'stalled', outcome.code);
+  });
+
+  it('floods with progress frames in place of an answer: the call ends as `malformed`', async () => {
+    const target = await start();
+    const key = generateKeyPair();
+    const raw = await startRaw(key, target);
+    const frames = concatBytes(
+      ...Array.from({ length: 2_000 }, () => encodeFrame({ kind: 'progress', body: new Uint8Array(8) })),
+    );
+    await raw.handle(wireId(protocol.id), (stream) => {
+      stream.addEventListener('message', () => stream.send(frames), { once: true });
+    });
+    let taken = 0;
+    const outcome = await target.request(
+      key.nodeId,
+      { ...protocol, frameBytesMax: 8 },
+      new Uint8Array(1),
+      undefined,
+      () => {
+        taken += 1;
+      },
+    );
+    assert.equal(outcome.ok ? 'ok' : outcome.code, 'malformed');
+    assert.ok(taken > 0 && taken <= 2 * progressFramesMax(protocol.timeoutMs), `${taken} frames taken`);
   });
 
   it('asks and does not read: its streams are few, and each gets one answer prepared', async () => {
