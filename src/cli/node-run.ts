@@ -13,6 +13,7 @@ import type { KeyPair } from '../identity/keys.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
+import { createTextGenerator } from '../peer/generate.ts';
 import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
 import { replicaSettings } from '../peer/plan.ts';
@@ -60,8 +61,6 @@ export interface NodeRunOptions {
     /** Clients of `/v1` must show one of these; none: they need none. */
     readonly keys: readonly string[];
   } | null;
-  /** Answers prompts under `/v1`, once the node is there; without it, it answers none. */
-  readonly generator?: (node: GeneratorParts) => TextGenerator;
   readonly compute: Omit<ComputeOptions, 'replica'>;
   readonly rounds?: number;
   readonly heldOutBatches: number;
@@ -71,13 +70,6 @@ export interface NodeRunOptions {
   readonly events: EventSink;
   /** Whether somebody is there to tell this node that it may stop serving after its last round. */
   readonly lingers: boolean;
-}
-
-/** What a generator may be made of. */
-export interface GeneratorParts {
-  readonly peer: Peer;
-  readonly replica: StageReplica;
-  readonly tokenizer: Tokenizer;
 }
 
 const lingerMs = 5_000;
@@ -163,7 +155,12 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     ...(options.steps && { steps: options.steps }),
   });
   stack.defer(() => peer.close());
-  const generator = options.generator?.({ peer, replica: compute.replica, tokenizer });
+  const generator = createTextGenerator({
+    model: network.name,
+    config: network.model,
+    client: peer.decoding.client,
+    tokenizer,
+  });
   const apiPort = await serveApi({ options, peer, compute, generator, clock, sinks, stack, signal });
   const info = await compute.replica.info();
   emit({
@@ -271,7 +268,8 @@ interface ApiParts {
   readonly options: NodeRunOptions;
   readonly peer: Peer;
   readonly compute: Compute;
-  readonly generator: TextGenerator | undefined;
+  /** Answers prompts under `/v1`. */
+  readonly generator: TextGenerator;
   readonly clock: Clock;
   readonly sinks: Set<EventSink>;
   readonly stack: AsyncDisposableStack;
@@ -323,7 +321,7 @@ async function serveApi({
     stop: () => process.kill(process.pid, 'SIGTERM'),
     token,
     clock,
-    ...(generator && { text: { generator, random: systemRandom(), apiKeys } }),
+    text: { generator, random: systemRandom(), apiKeys },
   });
   const server = await startHttpServer({ fetch: app.fetch, host, port });
   stack.defer(() => server.close());

@@ -23,6 +23,7 @@ import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { connectChain } from './chain-sync.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
+import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
@@ -68,6 +69,7 @@ export interface Peer {
   readonly steps: PeerSteps;
   readonly directory: StageDirectory;
   readonly pipeline: Pipeline;
+  readonly decoding: Decoding;
   /** Steps taken for other nodes' Drivers since the round began. */
   served: StepTaken[];
   /** Where the replica stands; kept by the steps of `train.ts`. */
@@ -171,6 +173,18 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     batch: (round, step, index) => peer.steps.batch(round, step, index),
     onServed: (step) => noteServed(peer, step),
   });
+  const decoding = createDecoding({
+    network,
+    stage: info.stage.index,
+    replica,
+    transport,
+    clock,
+    random: options.random,
+    directory,
+    queue: pipeline.queue,
+    onFailover: ({ stage, from, code, tookMs }) =>
+      options.events({ type: 'failover', stage, node: from, code, silentMs: tookMs }),
+  });
   const peer: Peer = {
     options,
     coordinator,
@@ -179,6 +193,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     shelf,
     directory,
     pipeline,
+    decoding,
     steps: honest,
     served: [],
     position: await replica.position(),
@@ -198,6 +213,8 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       for (const stop of stops) stop();
       directory.close();
       pipeline.close();
+      // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.
+      await Promise.allSettled([decoding.close()]);
       await consensus.stop();
     },
   };

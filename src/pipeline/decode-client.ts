@@ -35,7 +35,7 @@ export interface DecodeFailover {
   readonly from: NodeId;
   readonly to: NodeId;
   readonly code: string;
-  /** From the failed call to the replacement's readiness. */
+  /** From the start of the call that failed until the replacement was ready for it. */
   readonly tookMs: number;
   /** Calls that were computed again. */
   readonly replayed: number;
@@ -300,6 +300,7 @@ async function runLeg(
   for (let failures = 0; ; ) {
     signal?.throwIfAborted();
     const current = { ...call, session: leg.session };
+    const startedMs = clock.nowMs();
     const outcome: Outcome<DecodeResult> = await leg.place.run(
       current,
       withSignal(signal, patienceFor(state, leg)),
@@ -318,7 +319,7 @@ async function runLeg(
       continue;
     }
     failures += 1;
-    await failOver(state, leg, round, outcome.code, signal);
+    await failOver(state, leg, round, { code: outcome.code, startedMs }, signal);
   }
 }
 
@@ -327,11 +328,10 @@ async function failOver(
   state: ClientState,
   leg: Leg,
   round: number,
-  code: string,
+  { code, startedMs }: { readonly code: string; readonly startedMs: number },
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const { clock, router, onFailover } = state.options;
-  const startedMs = clock.nowMs();
   const from = leg.place.node;
   void leg.place.close(leg.session);
   router.penalise(from);
