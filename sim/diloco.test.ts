@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { installSha256 } from '../src/std/hash.ts';
-import { dilocoCanary, dilocoScenario } from './diloco/scenario.ts';
+import { dilocoCanary, dilocoScenario, stagesScenario } from './diloco/scenario.ts';
 import { runSeed } from './runner.ts';
 
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
@@ -19,6 +19,14 @@ test(`${seeds} seeds: one history, nothing counted twice, nothing lost, progress
     rounds += report.result.numbers.rounds!;
   }
   assert.ok(rounds > 4 * seeds, 'rounds were closed in the storms too, not only after them');
+});
+
+test('4 seeds of two stages: one history for each cohort, progress under kills and catch-up', async () => {
+  for (let seed = 1; seed <= 4; seed++) {
+    const report = await runSeed(stagesScenario, seed);
+    assert.ok(report.ok, report.ok ? '' : `seed ${seed}: ${report.detail}\nreplay: ${report.replay}`);
+    assert.ok(report.result.numbers.rounds! > 4);
+  }
 });
 
 test('canary: f + 1 colluding twins fork the state for some seed, and the replay is said', async () => {

@@ -48,9 +48,11 @@ export type NodeEvent =
       readonly trainingLoss: number | null;
       /** Of w_{r+1}; null when this node does not evaluate. */
       readonly heldOutLoss: number | null;
+      /** Nodes that count in this node's stage. */
       readonly contributions: readonly string[];
+      /** Of every stage, as far as this node knows. */
       readonly rejected: readonly RejectedContribution[];
-      /** State hash after the outer step. */
+      /** This stage's state hash after the outer step. */
       readonly stateHash: string;
       /** Of this node in this round, all protocol overheads included. */
       readonly bytesSent: number;

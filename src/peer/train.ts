@@ -321,10 +321,9 @@ async function report(peer: Peer, made: RoundReport, signal: AbortSignal): Promi
   const left = new Set(closed.rejected.map((one) => one.node));
   const share = shareOf(list, (await replica.info()).stage.index);
   const counted = share.contributions.map((one) => one.nodeId).filter((node) => !left.has(node));
-  // Refused at first, say because its blob came late, and counted in the end: only a lie is still worth telling.
-  const refused = made.rejected.filter(
-    ({ node, code }) => code === 'equivocation' || !counted.includes(node),
-  );
+  // Refused at first, say because its blob came late, and listed in the end: only a lie is still worth telling.
+  const listed = new Set(list.contributions.map((one) => one.nodeId));
+  const refused = made.rejected.filter(({ node, code }) => code === 'equivocation' || !listed.has(node));
   emit(peer, {
     type: 'round',
     round: list.round,
