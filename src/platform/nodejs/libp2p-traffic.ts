@@ -1,10 +1,11 @@
 /**
  * Counts the bytes that libp2p's connections write to and read from their sockets: everything above TCP, with the
  * overheads of encryption, multiplexing, gossip and handshakes. Relayed connections run inside counted ones and are
- * left out; datagrams (mdns, UPnP) are not seen.
+ * left out; datagrams (mdns, UPnP) are not seen. On the way each connection is given its pace.
  */
 import type { Metrics, MultiaddrConnection } from '@libp2p/interface';
 import type { Traffic } from '../../net/transport.ts';
+import { createTurnBudget, paceSocket, type SocketConnection } from './libp2p-pace.ts';
 
 export interface TrafficMeter {
   /** Handed to libp2p, which shows it every connection; all other metrics are dropped. */
@@ -12,20 +13,15 @@ export interface TrafficMeter {
   read(): Traffic;
 }
 
-/** What libp2p's connections have beneath their interface: where bytes meet the socket. */
-interface SocketConnection {
-  readonly readBufferLength: number;
-  sendData(data: { readonly byteLength: number }): { readonly sentBytes: number };
-  onData(data: { readonly byteLength: number }): void;
-}
-
 export function createTrafficMeter(): TrafficMeter {
   let bytesSent = 0;
   let bytesReceived = 0;
+  const budget = createTurnBudget();
 
   function track(connection: MultiaddrConnection): void {
     if (connection.remoteAddr.toString().includes('/p2p-circuit')) return;
     const socket = connection as unknown as SocketConnection;
+    paceSocket(socket, budget);
     const sendData = socket.sendData.bind(socket);
     const onData = socket.onData.bind(socket);
     bytesReceived += socket.readBufferLength;
