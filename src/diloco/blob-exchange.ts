@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { blobProtocol } from '../net/protocol.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
-import { fromHex, toHex } from '../std/bytes.ts';
+import { fromHex, sharedBytes, toHex } from '../std/bytes.ts';
 import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
@@ -110,7 +110,7 @@ export interface BlobRequest {
 /** The blob's bytes from one peer, of exactly the announced length; the transport's and the server's codes else. */
 export async function fetchBlob(request: BlobRequest): Promise<Outcome<Uint8Array>> {
   const { transport, hash, bytes, from, signal } = request;
-  const blob = new Uint8Array(bytes);
+  const blob = sharedBytes(bytes);
   for (let offset = 0; offset < bytes; ) {
     const body = encodeCanonical([fromHex(hash), offset]);
     const answer = await transport.request(from, blobProtocol, body, signal);

@@ -1,11 +1,11 @@
 /**
  * Screening: what is left out of a decided list before any aggregation rule sees it. A pure function of the list, its
- * blobs and one bound, so all honest nodes leave out the same. The bytes passed `checkBlob` when they were fetched; it
- * knows nothing of rules, votes or rewards.
+ * blobs and one bound, so all honest nodes leave out the same. The bytes have passed `checkBlob`; it knows nothing of
+ * rules, votes or rewards.
  */
 import { equalBytes } from '../std/bytes.ts';
 import type { KernelMemory } from '../tensor/kernels/kernels.ts';
-import { type BlobShape, checkBlob, decodeRange } from './compression/blob.ts';
+import { type BlobShape, decodeRange } from './compression/blob.ts';
 
 export interface Screened {
   readonly nodeId: string;
@@ -15,13 +15,12 @@ export interface Screened {
 }
 
 /**
- * `unsound-blob`: not canonical, not finite or of another shape (the voters should have seen to that).
  * `zero`: no content.
  * `norm-bound`: longer than the absolute bound.
  * `norm-outlier`: many times longer than the round's median.
  * `duplicate`: the same bytes as an earlier entry, whose content therefore counts already.
  */
-export type ScreeningCode = 'unsound-blob' | 'zero' | 'norm-bound' | 'norm-outlier' | 'duplicate';
+export type ScreeningCode = 'zero' | 'norm-bound' | 'norm-outlier' | 'duplicate';
 
 export interface ScreeningRejection {
   readonly node: string;
@@ -77,13 +76,8 @@ export function screen<T extends Screened>(
   const kept = () => list.filter((one) => !rejected.has(one));
   const refuse = (one: T, code: ScreeningCode, detail: string) => void rejected.set(one, { code, detail });
 
-  for (const one of list) {
-    const checked = checkBlob(one.blob, options.shape);
-    if (!checked.ok) refuse(one, 'unsound-blob', `${checked.code}: ${checked.detail}`);
-  }
-  const sound = kept();
-  for (const [i, one] of sound.entries()) {
-    const original = sound.slice(0, i).find((earlier) => equalBytes(earlier.blob, one.blob));
+  for (const [i, one] of list.entries()) {
+    const original = list.slice(0, i).find((earlier) => equalBytes(earlier.blob, one.blob));
     if (original) refuse(one, 'duplicate', `of ${original.nodeId}`);
   }
   const norms = new Map(kept().map((one) => [one, blobNorm(one.blob, options.shape, options.kernels)]));

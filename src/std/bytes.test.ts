@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { equalBytes } from './bytes.ts';
+import { equalBytes, sharedBytes } from './bytes.ts';
 
 test('byte strings are equal exactly when every byte is, wherever they lie in their buffers', () => {
   const place = fc.integer({ min: 0, max: 7 });
@@ -20,4 +20,10 @@ test('byte strings are equal exactly when every byte is, wherever they lie in th
       assert.ok(!equalBytes(a, a.subarray(1)));
     }),
   );
+});
+
+test('shared bytes are zeros, and a clone of them is the same memory', () => {
+  const bytes = sharedBytes(8);
+  structuredClone(bytes)[3] = 5;
+  assert.deepEqual([...bytes], [0, 0, 0, 5, 0, 0, 0, 0]);
 });

@@ -16,6 +16,15 @@ export function fromHex(text: string): Uint8Array {
   return bytes;
 }
 
+/**
+ * Zeros in memory that threads see together, where the host has such memory: handing them to another thread costs
+ * nothing. Nobody writes to them once they are handed on.
+ */
+export function sharedBytes(length: number): Uint8Array {
+  if (typeof SharedArrayBuffer === 'undefined') return new Uint8Array(length);
+  return new Uint8Array(new SharedArrayBuffer(length));
+}
+
 export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;
   for (const part of parts) length += part.length;

@@ -4,6 +4,7 @@
  * Header: "NSC", version 1, codec id, three zero bytes, length as u64; all little-endian.
  */
 import { assert } from '../../std/assert.ts';
+import { sharedBytes } from '../../std/bytes.ts';
 import { accept, CodedError, type Outcome, reject } from '../../std/outcome.ts';
 import type { KernelMemory } from '../../tensor/kernels/kernels.ts';
 import type { Codec, CodecName } from './codec.ts';
@@ -20,7 +21,7 @@ export function blobBytes(codec: CodecName, length: number): number {
 /** A blob with its header; every range is then written by `encodeRange`. `length` ≥ 1. */
 export function createBlob(codec: CodecName, length: number): Uint8Array {
   assert(Number.isSafeInteger(length) && length >= 1, `a vector of ${length} elements`);
-  const blob = new Uint8Array(blobBytes(codec, length));
+  const blob = sharedBytes(blobBytes(codec, length));
   blob.set(headerOf(codecs[codec], length));
   return blob;
 }

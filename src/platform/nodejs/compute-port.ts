@@ -1,6 +1,7 @@
 /**
  * A channel to the place where the weights live, with one shape for threads and processes. Large arrays never block the
- * sender or the receiver for long: a thread gets them by transfer, a process in pieces. Knows nothing of calls.
+ * sender or the receiver for long: a thread sees them where they are or gets them by transfer, a process in pieces.
+ * Knows nothing of calls.
  */
 import type { ChildProcess } from 'node:child_process';
 import { setImmediate as yieldToLoop } from 'node:timers/promises';
@@ -13,7 +14,8 @@ export type HandOver = 'all' | 'rows' | 'none';
 export interface ComputePort {
   /**
    * Messages arrive in the order they were posted; resolves when this one is on its way, also when nobody is there any
-   * more. What is handed over is not copied where that can be.
+   * more. What is handed over is not copied where that can be. What lies in shared memory never is between threads, and
+   * neither side writes to it afterwards.
    */
   post(message: unknown, handOver: HandOver): Promise<void>;
   onMessage(listener: (message: unknown) => void): void;
@@ -99,15 +101,16 @@ interface Copy {
   readonly to: Uint8Array;
 }
 
-/** Only whole buffers are handed over: a view of WebAssembly memory, or of anything larger, is copied. */
+/** Only whole buffers are shared or handed over: a view of WebAssembly memory, or of anything larger, is copied. */
 function packForTransfer(message: unknown, handOver: HandOver) {
   const transfer = new Set<ArrayBuffer>();
   const copies: Copy[] = [];
   const packed = mapArrays(message, (array) => {
     const { buffer } = array;
-    const whole = buffer instanceof ArrayBuffer && buffer.byteLength === array.byteLength;
+    const isWhole = buffer.byteLength === array.byteLength;
+    if (isWhole && buffer instanceof SharedArrayBuffer) return array;
     const given = handOver === 'all' || (handOver === 'rows' && array instanceof Float32Array);
-    if (given && whole) {
+    if (given && isWhole && buffer instanceof ArrayBuffer) {
       transfer.add(buffer);
       return array;
     }

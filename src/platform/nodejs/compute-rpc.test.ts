@@ -5,6 +5,7 @@ import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { MessageChannel, type MessagePort, Worker, workerData } from 'node:worker_threads';
 import type { GenerateRequest, ReplicaSnapshot, StageReplica } from '../../diloco/replica.ts';
+import { sharedBytes } from '../../std/bytes.ts';
 import { accept, CodedError, reject } from '../../std/outcome.ts';
 import { type ComputePort, processPort, threadPort } from './compute-port.ts';
 import { connectReplica, serveReplica } from './compute-rpc.ts';
@@ -96,6 +97,23 @@ if (process.argv[2] === 'serve') {
   serveReplica(rememberingReplica(), threadPort(workerData.port as MessagePort));
 } else {
   describe('over a channel in one thread', () => {
+    test('a thread sees shared memory where it is, and gets copies of all else it is not given', async () => {
+      const { port1, port2 } = new MessageChannel();
+      const [here, there] = [threadPort(port1), threadPort(port2)];
+      const received = new Promise<Record<string, Uint8Array>>((resolve) =>
+        there.onMessage((message) => resolve(message as Record<string, Uint8Array>)),
+      );
+      const shared = sharedBytes(100).fill(1);
+      const own = new Uint8Array(100).fill(2);
+      await here.post({ shared, part: shared.subarray(10, 20), own }, 'none');
+      const got = await received;
+      assert.deepEqual(got, { shared, part: shared.subarray(10, 20), own });
+      got.shared![0] = 9;
+      got.part![0] = 9;
+      got.own![0] = 9;
+      assert.deepEqual([shared[0], shared[10], own[0]], [9, 1, 2]);
+      here.close();
+    });
     runContract(async () => {
       const { port1, port2 } = new MessageChannel();
       serveReplica(rememberingReplica(), threadPort(port2));
