@@ -168,10 +168,10 @@ export async function createLocalReplica(
       }),
     forward: (call) => inOrder(() => sums.forward(call)),
     backward: (call) => inOrder(() => sums.backward(call)),
-    prepareStep: (call) => inOrder(async () => (contributed ? afterContribution() : sums.prepareStep(call))),
+    prepareStep: (call) => inOrder(() => sums.prepareStep(call)),
     applyStep: (call) =>
       inOrder(async () => {
-        if (contributed) return afterContribution();
+        if (contributed) return reject('contributed', 'no step after the contribution of a round');
         const applied = sums.applyStep({ ...call, step: position.optimizerSteps + 1 });
         if (applied.ok) countStep();
         return applied;
@@ -248,10 +248,6 @@ export async function createLocalReplica(
         await engine.close();
       }),
   };
-}
-
-function afterContribution() {
-  return reject('contributed', 'no step after the contribution of a round');
 }
 
 /** w_0 by name from the seed; everything else zero. */

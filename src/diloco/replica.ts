@@ -121,9 +121,9 @@ export type WeightsChoice = 'base' | 'weights';
 /**
  * The methods of `PipelineStage` train any stage. `trainStep`, `evaluate` and `generate` are for a replica of the whole
  * model, and throw CodedError `not-whole-model` elsewhere. What microbatches have summed is forgotten when the round
- * changes, and after `contribute` no step is prepared or applied: `contributed`.
+ * changes; after `contribute` microbatches are answered and steps prepared, for the other stages, but none is applied:
+ * `contributed`. Decode sessions are pinned to w_r of the round they began in.
  */
-/** Decode sessions are pinned to w_r of the round they began in. */
 export interface StageReplica extends PipelineStage, DecodeHost {
   info(): Promise<ReplicaInfo>;
   position(): Promise<Standing>;

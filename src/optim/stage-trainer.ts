@@ -138,9 +138,10 @@ export async function createStageTrainer(options: TrainerOptions): Promise<Stage
         let total = 0;
         for (const { tokens, labels } of batches)
           total += must((await trainer.backward(tokens, labels, sum)).loss, 'loss');
-        const scale = gradientScale(trainer.sumSquares(sum), batches.length, inner.clip);
-        trainer.apply(sum, { learningRate, step, gradientScale: scale.gradientScale });
-        return { loss: total / batches.length, gradientNorm: scale.gradientNorm };
+        const norm = Math.sqrt(trainer.sumSquares(sum).reduce((squares, square) => squares + square, 0));
+        const gradientScale = gradientScaleOf(norm, batches.length, inner.clip);
+        trainer.apply(sum, { learningRate, step, gradientScale });
+        return { loss: total / batches.length, gradientNorm: norm / batches.length };
       } finally {
         sums.give(sum);
       }
@@ -156,17 +157,12 @@ export async function createStageTrainer(options: TrainerOptions): Promise<Stage
 }
 
 /**
- * From Σ g² by segment, of all stages in order, and the microbatches summed: the global norm of the mean gradient, and
- * what AdamW multiplies the sums by: clip factor ÷ microbatches.
+ * What AdamW multiplies a sum of `microbatches` gradients by: clip factor of their mean ÷ microbatches. `norm` is that
+ * of the sum over all segments of all stages: √ of the sums of squares by segment, added in order.
  */
-export function gradientScale(
-  squares: readonly number[],
-  microbatches: number,
-  clip: number,
-): { readonly gradientNorm: number; readonly gradientScale: number } {
-  const gradientNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0)) / microbatches;
-  const factor = gradientNorm > clip ? clip / gradientNorm : 1;
-  return { gradientNorm, gradientScale: factor / microbatches };
+export function gradientScaleOf(norm: number, microbatches: number, clip: number): number {
+  const meanNorm = norm / microbatches;
+  return (meanNorm > clip ? clip / meanNorm : 1) / microbatches;
 }
 
 type Passes = Pick<StageTrainer, 'forward' | 'backward' | 'evaluateLoss' | 'close'>;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { checkTensors, pipelineStep } from '../../../test/stage-parity.ts';
 import type { ReplicaSettings } from '../../diloco/local-replica.ts';
 import type { StageReplica } from '../../diloco/replica.ts';
 import { createCheckpointKeeper } from '../../peer/checkpoint.ts';
@@ -89,6 +90,23 @@ function tests(): void {
         await stop();
       }
       await assert.rejects(replica.position(), { code: 'compute-stopped' });
+    });
+
+    test(`${options.engine}: two stages in two places make the step of the whole model`, async () => {
+      const config = { ...settings.config, layers: 2 };
+      const start = (stages: number, stageIndex: number) =>
+        startCompute({ ...options, replica: { ...settings, config, stages, stageIndex } });
+      const places = await Promise.all([start(1, 0), start(2, 0), start(2, 1)]);
+      try {
+        const [whole, ...stages] = places.map(({ replica }) => replica);
+        const batches = [batchOf(1), batchOf(2)];
+        const expected = await whole!.trainStep(batches, 1e-3);
+        assert.deepEqual(await pipelineStep(stages, batches, 1e-3, settings.inner.clip), expected);
+        const parts = await Promise.all(stages.map((stage) => stage.exportWeights('weights')));
+        checkTensors(Object.assign({}, ...parts), await whole!.exportWeights('weights'));
+      } finally {
+        await Promise.all(places.map((place) => place.stop()));
+      }
     });
 
     test(`${options.engine}: after a restart the steps made again give the same losses`, async () => {
