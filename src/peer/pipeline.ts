@@ -97,6 +97,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     ...options,
     share: stage === stages - 1 ? 1 : claimCheckShare,
   });
+  const guards = { rows: createNormGuard(), gradients: createNormGuard() };
   let admitted = -1;
 
   const next =
@@ -114,7 +115,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           },
           router,
           links: createLinkWatch({ clock }),
-          guard: createNormGuard(),
+          guard: guards.gradients,
           onFailover: (failover) => {
             counters.failovers++;
             options.events(failoverEvent(failover));
@@ -147,7 +148,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           shape,
           transport,
           clock,
-          guard: createNormGuard(),
+          guard: guards.rows,
           admits: (round) => (round === admitted ? accept(undefined) : reject('wrong-round')),
           learningRate: rate,
           checkClaim: (request) => fraud.check(request),
@@ -180,6 +181,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     router,
     queue,
     begin: (round) => {
+      if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;
       directory.announceSelf({ stage, round, accepting: true, memoryBytes: options.memoryBytes });
     },

@@ -20,7 +20,7 @@ function settled(typical: number) {
 
 test('numbers that are no size are refused from the start', () => {
   const guard = createNormGuard();
-  for (const rms of [Number.NaN, Number.POSITIVE_INFINITY, -1, 0, 1e30, 1e-30]) {
+  for (const rms of [Number.NaN, Number.POSITIVE_INFINITY, -1, 1e30]) {
     const checked = guard.check(rms);
     assert.equal(checked.ok ? 'ok' : checked.code, 'absurd-norm');
   }
@@ -28,12 +28,13 @@ test('numbers that are no size are refused from the start', () => {
   assert.ok(guard.check(1).ok);
 });
 
-test('32 times off is refused either way and moves nothing; near it is accepted', () => {
+test('32 times too large is refused and moves nothing; what is small does no harm', () => {
   const guard = settled(0.01);
   const typical = guard.typicalRms();
-  for (const rms of [0.33, 3, 1e4, 0.0003, 1e-9]) assert.equal(guard.check(rms).ok, false, String(rms));
+  for (const rms of [0.33, 3, 1e4]) assert.equal(guard.check(rms).ok, false, String(rms));
   assert.equal(guard.typicalRms(), typical);
-  for (const rms of [0.3, 0.0004]) assert.ok(guard.check(rms).ok);
+  for (const rms of [0.3, 0.0004, 0]) assert.ok(guard.check(rms).ok);
+  assert.ok(Math.abs(Math.log(guard.typicalRms()! / typical!)) <= 3 * 0.02 + 1e-9);
 });
 
 test('a few wild values among the first do not set the measure', () => {
@@ -86,10 +87,20 @@ test('a drift over many messages is followed, however far it goes', () => {
   }
 });
 
-test('after a reset the measure is found anew', () => {
+test('after the weights have changed at once a new measure begins, near the one before', () => {
   const guard = settled(1);
   assert.equal(guard.check(1e3).ok, false);
   guard.reset();
+  assert.equal(guard.check(2e3).ok, false, 'not just anything');
   for (let i = 0; i < 8; i++) assert.ok(guard.check(1e3).ok);
-  assert.equal(guard.check(1).ok, false);
+  assert.ok(guard.check(3e4).ok);
+  assert.equal(guard.check(4e4).ok, false);
+});
+
+test('gradients that an early outer step makes 35 times smaller, and that grow again after the next, pass', () => {
+  const guard = settled(0.0057);
+  for (const size of [0.00017, 0.004]) {
+    guard.reset();
+    for (let i = 0; i < 50; i++) assert.ok(guard.check(size * (1 + (i % 3) / 4)).ok);
+  }
 });

@@ -5,24 +5,26 @@
  * The running estimate is of the logarithm, and each accepted value moves it by a step of bounded length (Huber's
  * estimator of location, followed stochastically): one message moves it by at most 2%, whatever it holds.
  */
+import { must } from '../std/assert.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 
 export interface NormGuardOptions {
-  /** Largest ratio to the running estimate, either way. */
+  /** Largest ratio to the running estimate; smaller values do no harm. */
   readonly factorMax?: number;
-  /** Values judged by the wide bounds alone, before there is an estimate. */
+  /** The same for the first values after the weights have changed at once. */
+  readonly factorMaxAfterChange?: number;
+  /** Values from which an estimate begins. */
   readonly warmUp?: number;
-  /** The wide bounds. */
-  readonly rmsMin?: number;
+  /** Largest value while there is no estimate at all. */
   readonly rmsMax?: number;
 }
 
 export interface NormGuard {
   /** Accepts and learns, or refuses with `absurd-norm` and learns nothing. */
   check(rms: number): Outcome<void>;
-  /** The weights have changed at once (another plan, a state fetched): judges by the wide bounds again for a while. */
+  /** The weights have changed at once (an outer step, a state fetched): a new estimate begins, near the one before. */
   reset(): void;
-  /** The running estimate, or undefined while warming up. */
+  /** The running estimate, or undefined before there was one. */
   typicalRms(): number | undefined;
 }
 
@@ -32,46 +34,53 @@ export interface NormGuard {
  * factor a hostile message weighs at most as 32 honest ones in a sum that is clipped afterwards.
  */
 const factorMaxDefault = 32;
+/** One early outer step has been seen to change gradients by 35. */
+const factorMaxAfterChangeDefault = 1024;
 const warmUpDefault = 8;
-/** Rows of a trained residual stream reach some thousands; gradients of a mean over 2^20 tokens go down to 1e-12. */
-const rmsMinDefault = 1e-20;
+/** Rows of a trained residual stream reach some thousands. */
 const rmsMaxDefault = 1e5;
 
 /** Differences count up to a factor of e, and move the estimate by this share of their logarithm. */
 const followShare = 0.02;
 const differenceMax = 1;
+/** In place of the logarithm of zero: rows that are nothing. */
+const rmsLeast = 1e-30;
 
 export function createNormGuard(options: NormGuardOptions = {}): NormGuard {
-  const { factorMax = factorMaxDefault, warmUp = warmUpDefault } = options;
-  const { rmsMin = rmsMinDefault, rmsMax = rmsMaxDefault } = options;
-  const distanceMax = Math.log(factorMax);
+  const { factorMax = factorMaxDefault, warmUp = warmUpDefault, rmsMax = rmsMaxDefault } = options;
+  const { factorMaxAfterChange = factorMaxAfterChangeDefault } = options;
+  /** Values since the last change of the weights, until they make an estimate. */
   let first: number[] = [];
+  let isWarm = false;
   let center: number | undefined;
 
-  const refuse = (rms: number) => {
-    const typical =
-      center === undefined ? `${rmsMin} to ${rmsMax}` : `about ${Math.exp(center).toPrecision(3)}`;
-    return reject('absurd-norm', `rows of size ${rms.toPrecision(3)}, and ${typical} is usual`);
+  const most = () => {
+    if (center === undefined) return rmsMax;
+    return Math.min(rmsMax, Math.exp(center) * (isWarm ? factorMax : factorMaxAfterChange));
   };
 
   return {
     check: (rms) => {
-      if (!(rms >= rmsMin && rms <= rmsMax)) return refuse(rms);
-      const size = Math.log(rms);
-      if (center === undefined) {
-        first.push(size);
-        // The lower of two middle values: of numbers that grow beyond bounds, the smaller does less harm.
-        if (first.length >= warmUp) center = first.sort((a, b) => a - b)[(first.length - 1) >> 1]!;
+      if (!(rms >= 0 && rms <= most()))
+        return reject('absurd-norm', `rows of size ${rms.toPrecision(3)}, at most ${most().toPrecision(3)}`);
+      const size = Math.log(Math.max(rms, rmsLeast));
+      if (isWarm) {
+        const difference = size - must(center, 'an estimate');
+        center =
+          must(center, 'an estimate') +
+          followShare * Math.min(Math.max(difference, -differenceMax), differenceMax);
         return accept(undefined);
       }
-      const difference = size - center;
-      if (Math.abs(difference) > distanceMax) return refuse(rms);
-      center += followShare * Math.min(Math.max(difference, -differenceMax), differenceMax);
+      first.push(size);
+      if (first.length < warmUp) return accept(undefined);
+      // The lower of two middle values: of numbers that grow beyond bounds, the smaller does less harm.
+      center = first.sort((a, b) => a - b)[(first.length - 1) >> 1]!;
+      isWarm = true;
       return accept(undefined);
     },
     reset: () => {
       first = [];
-      center = undefined;
+      isWarm = false;
     },
     typicalRms: () => (center === undefined ? undefined : Math.exp(center)),
   };

@@ -17,7 +17,7 @@ import type { AggregatorName } from '../../src/diloco/aggregation/rules.ts';
 import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import { presets } from '../../src/model/config.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
-import { defaultOuter, defaultTraining } from '../../src/peer/policy.ts';
+import { defaultOuter, defaultTraining, type TrainingPolicy } from '../../src/peer/policy.ts';
 import { readManifest } from '../../src/platform/nodejs/dataset-files.ts';
 import { packageFile } from '../../src/platform/nodejs/installation.ts';
 
@@ -29,6 +29,7 @@ export interface HarnessOptions {
   readonly compression?: CodecName;
   readonly rounds?: number;
   readonly innerSteps?: number;
+  readonly training?: Partial<TrainingPolicy>;
   readonly nodeArgs?: readonly string[];
   readonly seed?: number;
   /** Makes the dataset in the folder given; without it the shipped one. */
@@ -72,6 +73,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
       batch: 2,
       sequence: 32,
       warmupSteps: 4,
+      ...options.training,
     },
     outer: defaultOuter(options.compression ?? 'int8', options.aggregator ?? 'default'),
     ...(options.rounds !== undefined && { rounds: options.rounds }),
@@ -138,7 +140,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
   };
 }
 
-/** State hash after each round, by round; fails when two nodes differ anywhere. */
+/** State hash after each round, by round; fails when two nodes (of one stage) differ anywhere. */
 export function agreedHashes(harness: Harness, names: readonly string[]): Map<number, string> {
   const hashes = new Map<number, string>();
   for (const name of names) {
