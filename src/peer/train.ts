@@ -92,6 +92,7 @@ async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Pr
   if (signal.aborted) return;
   if (!installed.ok) {
     emit(peer, { type: 'warning', code: installed.code, detail: `catching up to round ${target.round}` });
+    if (await closeAgain(peer, signal)) return;
     peer.pipeline.begin(round);
     await sleep(peer.options.clock, catchUpWaitMs, signal);
     return peer.agreement.inquire(signal);
@@ -99,6 +100,18 @@ async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Pr
   const reason = target.round === round ? 'diverged' : 'behind';
   emit(peer, { type: 'resync', fromRound: round, toRound: target.round, reason });
   await standAt(peer, await peer.options.replica.position());
+}
+
+/**
+ * Closes this round with its list, though the network is further on: a cohort that went down whole holds the agreed state
+ * nowhere any more, and comes to it again by the lists, as long as their blobs can be had.
+ */
+async function closeAgain(peer: Peer, signal: AbortSignal): Promise<boolean> {
+  if (!peer.coordinator.isDecided()) return false;
+  const list = await peer.coordinator.decision(signal);
+  const closed = list && (await outerStep(peer, list, signal));
+  if (closed) await standAt(peer, closed.position);
+  return closed !== undefined;
 }
 
 /** A list costs less than a state, and says whether this node's contribution is in it. */
