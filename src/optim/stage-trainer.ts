@@ -195,7 +195,8 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
   /** Tied, the head writes its part of the embedding's gradient; untied, that is made of rows alone. */
   const dense = stage.head && config.tiedEmbeddings;
   const loss = new Float32Array(1);
-  const entryFeed = (entry: StageEntry) => (stage.embedding ? { tokens: entry } : { x: entry });
+  const { placeX, placeDy } = alignedRows(rowElements);
+  const entryFeed = (entry: StageEntry) => (stage.embedding ? { tokens: entry } : { x: placeX(entry) });
 
   return {
     forward: async (entry, of) => {
@@ -214,7 +215,7 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
         ...(embeddingRows && { [rowGradientOutput(embeddingName)]: embeddingRows }),
         ...(stage.head && { loss }),
       };
-      const feeds = { ...entryFeed(entry), ...(stage.head ? { labels: target } : { dy: target }) };
+      const feeds = { ...entryFeed(entry), ...(stage.head ? { labels: target } : { dy: placeDy(target) }) };
       await training.run({ ...parameters.weights, ...feeds }, fetches);
       if (sum) {
         if (isFirst && !dense) sum.views[embeddingName]?.fill(0);
@@ -248,4 +249,21 @@ function gradientFetches(
   for (const [name, view] of Object.entries(views))
     if (name !== embeddingName || withEmbedding) fetches[gradientOutput(name)] = view;
   return fetches;
+}
+
+/**
+ * Where rows from elsewhere are put before a graph reads them. Sums over them go in another order at another alignment,
+ * and buffers that came by message lie anywhere: only at the same place do all processes get the same bits.
+ */
+function alignedRows(elements: number) {
+  const place = () => {
+    const pages = Math.ceil((4 * elements) / 65_536);
+    let rows: Float32Array | undefined;
+    return (from: StageEntry) => {
+      rows ??= new Float32Array(new WebAssembly.Memory({ initial: pages }).buffer, 0, elements);
+      rows.set(from);
+      return rows;
+    };
+  };
+  return { placeX: place(), placeDy: place() };
 }
