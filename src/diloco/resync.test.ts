@@ -122,6 +122,25 @@ test('peers that stall or are in another round: what is left is asked, and nothi
   await alone.unchanged();
 });
 
+test('who holds another stage is asked no more, and not to blame', async () => {
+  const { transports, replica, fetch, penalties } = await behind(3);
+  let asked = 0;
+  for (const transport of transports.slice(1, 3)) {
+    const { handle } = transport;
+    transport.handle = (protocol, handler) =>
+      handle(protocol, (...request) => {
+        asked++;
+        return handler(...request);
+      });
+    serveState(transport, ahead, 1);
+  }
+  serveState(transports[3]!, ahead, 0);
+  assert.equal(await fetch(), 'accepted');
+  assert.equal((await replica.position()).stateHash, stateHash);
+  assert.ok(asked >= 2 && asked <= 8, `${asked} requests: at most those under way at once`);
+  assert.deepEqual(penalties, []);
+});
+
 test('a state that nobody agreed on is not taken, though its proofs are right', async () => {
   const { transports, fetch, unchanged } = await behind(1);
   serveState(transports[1]!, ahead, 0);

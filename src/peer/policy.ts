@@ -60,7 +60,6 @@ export const outerSchema = z.strictObject({
 export type TrainingPolicy = z.infer<typeof trainingSchema>;
 /** What a founder says of it: fields with a default may be left out. */
 export type TrainingDraft = z.input<typeof trainingSchema>;
-export type ActivationName = TrainingPolicy['activations'];
 export type OuterPolicy = z.infer<typeof outerSchema>;
 
 /** Inner steps of a round without `--inner-steps` (DiLoCo's H), and in the demo. */
