@@ -14,6 +14,7 @@ import { createStageTrainer, embeddingScratchBytes, type InnerOptions } from '..
 import { assert, must } from '../std/assert.ts';
 import { toHex } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { merkleLeaf, merkleLevels, proofFromLevels } from '../std/merkle.ts';
 import { accept, CodedError, type Outcome, reject } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
@@ -71,7 +72,7 @@ export async function createLocalReplica(
     {},
     ...segments.map((segment) => segment.weightViews),
   );
-  const inOrder = oneAfterAnother();
+  const inOrder = inTurn();
   const kernels = createAggregationMemory();
 
   let decoder: Decoder | undefined;
@@ -265,14 +266,4 @@ async function generateTokens(decoder: Decoder, request: GenerateRequest): Promi
   const tokens: number[] = [];
   for await (const token of decoder.generate(options)) tokens.push(token);
   return tokens;
-}
-
-/** Runs tasks in the order they were asked for, one at a time. */
-function oneAfterAnother(): <T>(task: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (task) => {
-    const run = last.then(task, task);
-    last = run.catch(() => {});
-    return run;
-  };
 }

@@ -3,6 +3,7 @@
  * all. A model held whole is the case without a next stage. It knows no rounds beyond their number.
  */
 import type { NodeId } from '../net/transport.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { type Outcome, reject } from '../std/outcome.ts';
 import {
   applyStep,
@@ -43,8 +44,9 @@ export function createDriver(options: DriverOptions): Driver {
       await node.compute.discard({ path: self });
       path = openPath(node, { name: self, driver: self, round, step }, path);
       const current = path;
+      const turn = inTurn();
       await inWindow(microbatches, window, signal, async (index, running) => {
-        const microbatch = await options.batch(round, step, index);
+        const microbatch = await turn(() => options.batch(round, step, index));
         const result = await runMicrobatch(node, current, microbatch, running);
         if (!result.ok && !running.aborted) options.onLost(index, result.code);
       });

@@ -4,6 +4,7 @@
  */
 import type { NodeId } from '../net/transport.ts';
 import type { BackwardResult, PipelineStage, StageEntry } from '../optim/pipeline-stage.ts';
+import { gradientScaleOf } from '../optim/stage-trainer.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { NextStage, Passage } from './next-stage.ts';
 import type { WeightsGate } from './weights-gate.ts';
@@ -212,10 +213,4 @@ export async function applyStep(
     microbatches: ids.length,
     lost,
   });
-}
-
-/** What turns a sum of `count` microbatch gradients of this norm into their clipped mean. */
-export function gradientScaleOf(norm: number, count: number, clip: number): number {
-  const meanNorm = norm / count;
-  return (meanNorm > clip ? clip / meanNorm : 1) / count;
 }

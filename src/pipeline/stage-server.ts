@@ -5,6 +5,7 @@
 import { evaluateProtocol, stepProtocol, trainProtocol } from '../net/protocol.ts';
 import type { NodeId, RequestHandler, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { sendFrames } from './frames.ts';
 import {
@@ -24,6 +25,7 @@ import { decodeRows } from './row-codec.ts';
 import { rootMeanSquare } from './row-norm.ts';
 import {
   applyStep,
+  type Microbatch,
   openPath,
   type Path,
   prepareStep,
@@ -63,13 +65,21 @@ const pathsMax = 8;
 interface Serving {
   readonly options: StageServerOptions;
   readonly paths: Map<string, Path>;
+  /** By caller; forgotten with the round. */
+  readonly turns: Map<NodeId, ReturnType<typeof inTurn>>;
   readonly running: Map<string, { readonly cancel: () => void; readonly done: Promise<unknown> }>;
   readonly drivers: Map<NodeId, { step: number; heardMs: number }>;
 }
 
 export function serveStage(options: StageServerOptions): StageServer {
   const { transport } = options;
-  const serving: Serving = { options, paths: new Map(), running: new Map(), drivers: new Map() };
+  const serving: Serving = {
+    options,
+    paths: new Map(),
+    turns: new Map(),
+    running: new Map(),
+    drivers: new Map(),
+  };
   const stops = [
     transport.handle(trainProtocol, withFrames(serving, train)),
     transport.handle(stepProtocol, withFrames(serving, step)),
@@ -81,6 +91,7 @@ export function serveStage(options: StageServerOptions): StageServer {
       await Promise.all([...serving.running.values()].map(({ done }) => done));
       for (const name of serving.paths.keys()) await options.node.compute.discard({ path: name });
       serving.paths.clear();
+      serving.turns.clear();
       serving.drivers.clear();
     },
     drivers: () => serving.drivers,
@@ -117,31 +128,52 @@ function withFrames(
 }
 
 async function train(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> {
-  const { node, shape, guard, checkClaim, transport } = serving.options;
+  const { node, shape, transport } = serving.options;
   const decoded = decodeTrainRequest(call.message, shape);
   if (!decoded.ok) return blame(transport, call.from, decoded);
   const request = decoded.value;
   const admitted = admit(serving, request);
   if (!admitted.ok) return admitted;
-  const driver = await checkClaim(request);
-  if (!driver.ok) return driver;
-  const rows = decodeRows(request.rows, shape.codec, shape.tokens * shape.width);
-  if (!rows.ok) return blame(transport, call.from, rows);
-  const normal = guard.check(rootMeanSquare(rows.value));
-  if (!normal.ok) return blame(transport, call.from, normal);
-  const path = await pathFor(serving, call.from, driver.value, request);
-  if (!path.ok) return path;
-  const { index, labels, claim } = request;
-  const microbatch = { index, labels, claim, entry: rows.value };
-  const result = await superseding(serving, `${path.value.name}/${index}`, call.signal, async (signal) => {
-    await node.compute.discard({ path: path.value.name, ids: [String(index)] });
-    return runMicrobatch(node, path.value, microbatch, signal, call.moved);
+  // In the order they came, or gradients would be summed in another order at every run.
+  const begun = await turnOf(serving, call.from)(() => begin(serving, call.from, request));
+  if (!begun.ok) return begun;
+  const { path, microbatch } = begun.value;
+  const { index } = microbatch;
+  const result = await superseding(serving, `${path.name}/${index}`, call.signal, async (signal) => {
+    await node.compute.discard({ path: path.name, ids: [String(index)] });
+    return runMicrobatch(node, path, microbatch, signal, call.moved);
   });
   if (!result.ok) return result;
   const { loss, inputGradient } = result.value;
   return inputGradient
     ? accept(encodeTrainAnswer({ loss, gradient: inputGradient }, shape.codec))
     : reject('wrong-stage');
+}
+
+function turnOf({ turns }: Serving, caller: NodeId): ReturnType<typeof inTurn> {
+  const turn = turns.get(caller) ?? inTurn();
+  turns.set(caller, turn);
+  return turn;
+}
+
+interface Begun {
+  readonly path: Path;
+  readonly microbatch: Microbatch;
+}
+
+/** Claim, rows and path of a microbatch. */
+async function begin(serving: Serving, from: NodeId, request: TrainRequest): Promise<Outcome<Begun>> {
+  const { shape, guard, checkClaim, transport } = serving.options;
+  const driver = await checkClaim(request);
+  if (!driver.ok) return driver;
+  const rows = decodeRows(request.rows, shape.codec, shape.tokens * shape.width);
+  if (!rows.ok) return blame(transport, from, rows);
+  const normal = guard.check(rootMeanSquare(rows.value));
+  if (!normal.ok) return blame(transport, from, normal);
+  const path = await pathFor(serving, from, driver.value, request);
+  if (!path.ok) return path;
+  const { index, labels, claim } = request;
+  return accept({ path: path.value, microbatch: { index, labels, claim, entry: rows.value } });
 }
 
 function blame<T>(transport: Transport, from: NodeId, refused: Outcome<T>): Outcome<never> {

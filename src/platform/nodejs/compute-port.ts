@@ -7,6 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 import { setImmediate as yieldToLoop } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { assert, must } from '../../std/assert.ts';
+import { inTurn } from '../../std/in-turn.ts';
 
 /** Which arrays of a message the sender gives away; it keeps the others. `rows` are those of f32. */
 export type HandOver = 'all' | 'rows' | 'none';
@@ -71,18 +72,9 @@ function mapArrays(value: unknown, replace: (array: TypedArray) => unknown): unk
   );
 }
 
-/** Runs tasks one after the other, in the order they were given. */
-function inOrder(): (task: () => Promise<void>) => Promise<void> {
-  let tail = Promise.resolve();
-  return (task) => {
-    tail = tail.then(task, task);
-    return tail;
-  };
-}
-
 /** One end of a `MessageChannel` whose other end is in another thread. */
 export function threadPort(port: MessagePort): ComputePort {
-  const queue = inOrder();
+  const queue = inTurn();
   return {
     post: (message, handOver) =>
       queue(async () => {
@@ -144,7 +136,7 @@ type Envelope =
 
 /** The IPC channel of a child, or of this process to its parent; the channel must use `serialization: 'advanced'`. */
 export function processPort(channel: ChildProcess | NodeJS.Process): ComputePort {
-  const queue = inOrder();
+  const queue = inTurn();
   const send = (envelope: Envelope) =>
     new Promise<void>((resolve) => {
       if (!channel.connected || !channel.send) return resolve();
