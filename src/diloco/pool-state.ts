@@ -97,7 +97,8 @@ export function hasRoom(
 
 /**
  * Whether the announcement fits the round. Codes: `wrong-round`, `wrong-stage`, `no-work` (its node passes: nothing is
- * to be expected of it), `wrong-base`, `wrong-shape`, `too-many-batches`. What the base of another stage is only that stage's cohort can tell.
+ * to be expected of it), `wrong-base`, `wrong-shape`, `too-many-batches`. What the base of another stage is only that
+ * stage's cohort can tell.
  */
 export function check({ options, round, base }: PoolState, one: Announcement): Outcome<void> {
   if (one.round !== round) return reject('wrong-round', `${one.round}, now ${round}`);

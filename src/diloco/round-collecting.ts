@@ -33,6 +33,11 @@ export function emptyStages(r: RoundState): number[] {
   return watchedStages(r).filter((stage) => !filled.has(stage));
 }
 
+/** Whether all that is expected of a stage has come; not known of another stage by a node without a vote. */
+export function isComplete(r: RoundState, stage: number): boolean {
+  return watchedStages(r).includes(stage) && !incompleteStages(r).includes(stage);
+}
+
 function watchedStages(r: RoundState): number[] {
   return isMember(r) ? [...r.options.shapes.keys()] : [r.options.stage];
 }

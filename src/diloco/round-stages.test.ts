@@ -66,6 +66,39 @@ test('two stages: one decision is asked for when all that is expected of both ha
   ]);
 });
 
+test('who passes is not waited for, and a stage is complete when the rest has come', async () => {
+  const { coordinator, say, run, woken, keys, transports } = stagedCoordinator();
+  coordinator.begin(0, testBase);
+  await coordinator.contribute(blobOf(1), 4);
+  await say(1);
+  await run(1000);
+  assert.deepEqual(
+    [0, 1].map((stage) => coordinator.isComplete(stage)),
+    [false, false],
+  );
+  const pass = (index: number, base: string) => {
+    const nothing = { blob: new Uint8Array(), blobHash: '0'.repeat(64) };
+    const one = announced(keys[index]!, nothing, { stage: index % 2, base, batches: 0 });
+    return transports[index]!.publish(contributionTopic, encodeAnnouncement(one));
+  };
+  await pass(2, testBase);
+  await run(1000);
+  assert.deepEqual(
+    [0, 1].map((stage) => coordinator.isComplete(stage)),
+    [true, false],
+  );
+  assert.equal(woken(), false);
+  await pass(3, base1);
+  await run(1000);
+  assert.equal(coordinator.isComplete(1), true);
+  assert.equal(woken(), true);
+  const guest = stagedCoordinator(1);
+  guest.coordinator.begin(0, testBase);
+  for (const index of [1, 3]) await guest.say(index);
+  await run(1000);
+  assert.equal(guest.coordinator.isComplete(1), false, 'it does not look there');
+});
+
 test('a stage whose nodes are all gone is waited for until the deadline, and then goes without', async () => {
   const { coordinator, application, say, payload, run, woken, asked, ids, transports } = stagedCoordinator();
   coordinator.begin(0, testBase);

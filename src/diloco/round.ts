@@ -9,7 +9,7 @@ import { type Announcement, announcementBytesMax, contributionTopic } from './an
 import { createContributionPool } from './contribution-pool.ts';
 import type { Contribution } from './replica.ts';
 import { contribute, hear, pass, repeatOwn } from './round-announcing.ts';
-import { notice } from './round-collecting.ts';
+import { isComplete, notice } from './round-collecting.ts';
 import { blobsOf, type Closing, closingOf, decision, takeDecision } from './round-deciding.ts';
 import type { RoundList } from './round-list.ts';
 import {
@@ -44,6 +44,8 @@ export interface RoundCoordinator {
   newestDecided(): number;
   /** Whether a node that still trains should contribute what it has. */
   isLate(): boolean;
+  /** Whether all that is expected of a stage has come; false where this node, without a vote, does not look. */
+  isComplete(stage: number): boolean;
   /** Contributions of the round that are here and valid, own included. */
   contributions(): readonly Announcement[];
   /**
@@ -82,6 +84,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     isDecided: () => isDecided(r),
     newestDecided: () => r.newestDecided,
     isLate: () => isLate(r),
+    isComplete: (stage) => isComplete(r, stage),
     contributions: () => contributions(r),
     closing: (list) => closingOf(r, list),
     blobsOf: (listed, signal) => blobsOf(r, listed, signal),

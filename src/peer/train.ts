@@ -182,12 +182,15 @@ async function driveRound(peer: Peer, before: RoundWork, signal: AbortSignal): P
 
 const watchMs = 250;
 
-/** One inner step; `aborted` as soon as the round goes on without it, so that nobody waits for a stage that is gone. */
+/**
+ * One inner step; `aborted` as soon as the round goes on without it, so that nobody waits for a stage that is gone. The
+ * first is waited for: were every Driver to give it up, there would be nothing to decide when the stage is back.
+ */
 async function innerStep(peer: Peer, round: number, step: number, signal: AbortSignal) {
   const over = new AbortController();
   const isOver = () =>
     (peer.coordinator.isDecided() && stepsWanted(peer, step) <= step) ||
-    (peer.pipeline.stats().starving && peer.coordinator.isLate()) ||
+    (step > 0 && peer.pipeline.stats().starving && peer.coordinator.isLate()) ||
     findLag(peer) !== undefined;
   let cancel = () => {};
   const watch = () => {
@@ -219,7 +222,8 @@ async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
 function isServed(peer: Peer): boolean {
   if (peer.coordinator.isDecided() || findLag(peer)) return true;
   const drivers = [...peer.pipeline.served().values()];
-  if (drivers.length === 0) return false;
+  // The Drivers are through with the round, and none came here: nobody needs to wait for this node.
+  if (drivers.length === 0) return peer.coordinator.isComplete(0);
   const { clock, network } = peer.options;
   const isOver = ({ step, heardMs }: { step: number; heardMs: number }) =>
     step + 1 >= network.training.innerSteps || clock.nowMs() - heardMs > driverIdleMs;
