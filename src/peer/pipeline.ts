@@ -11,7 +11,7 @@ import { learningRate } from '../optim/schedule.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
 import { contentHash, encodeClaim, makeClaim } from '../pipeline/claim.ts';
 import type { StageDirectory } from '../pipeline/directory.ts';
-import { createDriver } from '../pipeline/driver.ts';
+import { createDriver, pipelineWindow } from '../pipeline/driver.ts';
 import { createLinkWatch } from '../pipeline/link-watch.ts';
 import type { BoundaryShape } from '../pipeline/messages.ts';
 import { createNextStage, type Failover } from '../pipeline/next-stage.ts';
@@ -79,8 +79,6 @@ export interface Pipeline {
   close(): void;
 }
 
-/** Microbatches under way for each stage of the pipeline: enough that none waits for one on the wire. */
-const windowPerStage = 4;
 /** Share of claims that a stage other than the last one recomputes; the last has the labels and checks every one. */
 const claimCheckShare = 1 / 8;
 const queueDepthMax = { decode: 256, backward: 128, forward: 128, background: 16 };
@@ -158,7 +156,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     node,
     self: key.nodeId,
     microbatches: training.microbatches,
-    window: stages === 1 ? 1 : windowPerStage * stages,
+    window: pipelineWindow(stages),
     batch: async (round, step, index) => {
       const { tokens, labels } = await options.batch(round, step, index);
       // Nobody else sees the microbatches of a model held whole.

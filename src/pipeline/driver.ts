@@ -36,6 +36,14 @@ export interface Driver {
   ): Promise<Outcome<StepTaken>>;
 }
 
+/** Microbatches under way for each stage of the pipeline: enough that none waits for one on the wire. */
+const windowPerStage = 4;
+
+/** Microbatches that a Driver has under way. */
+export function pipelineWindow(stages: number): number {
+  return stages === 1 ? 1 : windowPerStage * stages;
+}
+
 export function createDriver(options: DriverOptions): Driver {
   const { node, self, microbatches, window } = options;
   let path: Path | undefined;
