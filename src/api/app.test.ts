@@ -39,6 +39,7 @@ const step: NodeEvent = {
   innerSteps: 20,
   loss: 5.5,
   gradientNorm: 1,
+  microbatches: 1,
   tokens: 1024,
   tokensPerSecond: 2000,
 };

@@ -12,12 +12,13 @@ const colorCode = /\x1b\[\d+m/g;
 const idOf = (name: string) => name.padEnd(64, '0');
 
 function started(name: string): NodeEvent {
+  const stage = { index: 0, count: 1, firstLayer: 0, endLayer: 4 };
   const rest = { pid: 42, addresses: [], apiPort: null, parameters: 1_310_848, round: 0, step: 0 };
-  return { type: 'started', nodeId: idOf(name), ...rest };
+  return { type: 'started', nodeId: idOf(name), stage, ...rest };
 }
 
 function step(round: number, number: number, loss: number): NodeEvent {
-  const rest = { innerSteps: 20, gradientNorm: 1, tokens: 1024, tokensPerSecond: 1234.5 };
+  const rest = { innerSteps: 20, gradientNorm: 1, microbatches: 1, tokens: 1024, tokensPerSecond: 1234.5 };
   return { type: 'step', round, step: number, loss, ...rest };
 }
 

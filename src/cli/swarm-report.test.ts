@@ -40,6 +40,7 @@ test('a report sums what honest nodes say and names nodes', () => {
     innerSteps: 10,
     loss: 6,
     gradientNorm: 1,
+    microbatches: 1,
     tokens: 100,
   } as const;
   swarm.record('node-1', { ...step, tokensPerSecond: 9 }, 1000);

@@ -17,7 +17,16 @@ export type NodeEvent =
       /** Multiaddresses with the peer id, ready to be a bootstrap address. */
       readonly addresses: readonly string[];
       readonly apiPort: number | null;
+      /** Of the stage that the node holds. */
       readonly parameters: number;
+      readonly stage: {
+        /** From 0. */
+        readonly index: number;
+        readonly count: number;
+        readonly firstLayer: number;
+        /** Behind the last. */
+        readonly endLayer: number;
+      };
       readonly round: number;
       readonly step: number;
     }
@@ -29,7 +38,9 @@ export type NodeEvent =
       readonly innerSteps: number;
       readonly loss: number;
       readonly gradientNorm: number;
-      /** Tokens of this step. */
+      /** Microbatches whose gradients this step is made of. */
+      readonly microbatches: number;
+      /** Tokens of this step that this node began as their Driver. */
       readonly tokens: number;
       readonly tokensPerSecond: number;
     }

@@ -226,8 +226,9 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
 /** A step that this stage took for another node's Driver belongs to its round, and is shown like one of its own. */
 function noteServed(peer: Peer, step: StepTaken): void {
   const { innerSteps } = peer.options.network.training;
-  const { round, loss, gradientNorm } = step;
+  const { round, loss, gradientNorm, microbatches } = step;
   peer.served.push(step);
-  const made = { step: peer.served.length, innerSteps, loss, gradientNorm, tokens: 0, tokensPerSecond: 0 };
+  const measured = { loss, gradientNorm, microbatches, tokens: 0, tokensPerSecond: 0 };
+  const made = { step: peer.served.length, innerSteps, ...measured };
   peer.options.events({ type: 'step', round, ...made });
 }

@@ -159,22 +159,23 @@ async function driveRound(peer: Peer, before: RoundWork, signal: AbortSignal): P
   for (let step = peer.position.step; step < stepsWanted(peer, step) && !signal.aborted; ) {
     if (findLag(peer)) break;
     const startedMs = clock.nowMs();
-    const made = await ifAvailable(peer, () => innerStep(peer, round, step, signal));
-    if (!made) break;
-    if (!made.ok) {
+    const taken = await ifAvailable(peer, () => innerStep(peer, round, step, signal));
+    if (!taken) break;
+    if (!taken.ok) {
       // The caller of this function finds out what ended the step; all that was refused is not tried at full speed.
-      if (made.code === 'aborted') break;
-      emit(peer, { type: 'warning', code: made.code, detail: `inner step ${step} of round ${round}` });
+      if (taken.code === 'aborted') break;
+      emit(peer, { type: 'warning', code: taken.code, detail: `inner step ${step} of round ${round}` });
       await sleep(clock, catchUpWaitMs, signal).catch(() => {});
       continue;
     }
     step++;
-    const { loss, gradientNorm, microbatches } = made.value;
+    const { loss, gradientNorm, microbatches } = taken.value;
     losses.push(loss);
     const tokens = microbatches * batch * sequence;
     total += tokens;
     const tokensPerSecond = (1000 * tokens) / Math.max(1, clock.nowMs() - startedMs);
-    emit(peer, { type: 'step', round, step, innerSteps, loss, gradientNorm, tokens, tokensPerSecond });
+    const made = { step, innerSteps, loss, gradientNorm, microbatches, tokens, tokensPerSecond };
+    emit(peer, { type: 'step', round, ...made });
     await checkpoints?.maybeSnapshot();
   }
   return { round, losses, tokens: total };
