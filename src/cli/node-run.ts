@@ -2,14 +2,9 @@
  * One node, composed: files, key, dataset, compute, transport and API around the training journey of `peer/`. Used by
  * `node start` and by the hostile nodes of the simulation, which put other steps in; it parses no options.
  */
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { createApi } from '../api/app.ts';
-import { keepStatus, type PipelineStatus, type StageFacts } from '../api/status.ts';
-import { toleratedHostile } from '../diloco/aggregation/rules.ts';
-import type { ReplicaInfo, StageReplica } from '../diloco/replica.ts';
+import type { StageReplica } from '../diloco/replica.ts';
 import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
-import type { KeyPair } from '../identity/keys.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
@@ -17,15 +12,12 @@ import { createTextGenerator } from '../peer/generate.ts';
 import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
 import { replicaSettings } from '../peer/plan.ts';
-import type { TextGenerator } from '../peer/text-generator.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
 import { createFolder, readFileBounded, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { lockFolder } from '../platform/nodejs/folder-lock.ts';
 import { tuneGarbageCollection } from '../platform/nodejs/garbage.ts';
-import { startHttpServer } from '../platform/nodejs/http-server.ts';
-import { packageVersion } from '../platform/nodejs/installation.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
 import { createLibp2pTransport, type Libp2pTransport } from '../platform/nodejs/libp2p-host.ts';
 import { openLossLog } from '../platform/nodejs/loss-log.ts';
@@ -37,7 +29,9 @@ import { toHex, utf8 } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
 import { readNetwork } from './dataset-choice.ts';
+import { type ApiPlace, serveApi, stageFacts } from './node-api.ts';
 import { datasetFromPeers, localDataset } from './node-dataset.ts';
+import { stageOfNode } from './node-stage.ts';
 
 export interface NodeRunOptions {
   /** The network manifest's file, or its text's place. */
@@ -55,13 +49,10 @@ export interface NodeRunOptions {
   readonly relayServer: boolean;
   readonly relayClient: boolean;
   /** Null: no API. */
-  readonly api: {
-    readonly host: string;
-    readonly port: number;
-    /** Clients of `/v1` must show one of these; none: they need none. */
-    readonly keys: readonly string[];
-  } | null;
+  readonly api: ApiPlace | null;
   readonly compute: Omit<ComputeOptions, 'replica'>;
+  /** What this node may use: a newcomer's stage must fit. */
+  readonly memoryBytes: number;
   readonly rounds?: number;
   readonly heldOutBatches: number;
   readonly samples: boolean;
@@ -96,11 +87,6 @@ export async function runNode(options: NodeRunOptions, signal: AbortSignal): Pro
   }
 }
 
-/** Of a member; who is none holds the first stage until the network has told it which one needs it most. */
-function stageOf(network: NetworkManifest, key: KeyPair): number {
-  return network.members.find((member) => member.nodeId === key.nodeId)?.stage ?? 0;
-}
-
 interface FanOut {
   readonly emit: EventSink;
   readonly failed: Promise<never>;
@@ -116,10 +102,18 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
   const place = { network, named: options.dataset, directory: options.directory };
   const local = await localDataset(place);
-  const compute = await startCompute({
-    ...options.compute,
-    replica: replicaSettings(network, stageOf(network, key)),
-  });
+  let opened: Promise<Libp2pTransport> | undefined;
+  const transportOnce = () => {
+    opened ??= openTransport(options, network, key, clock).then((transport) => {
+      stack.defer(() => transport.close());
+      return transport;
+    });
+    return opened;
+  };
+  const { memoryBytes, directory, events } = options;
+  const parts = { network, key, directory, memoryBytes, clock, random: systemRandom(), events };
+  const stage = await stageOfNode({ ...parts, transport: transportOnce }, signal);
+  const compute = await startCompute({ ...options.compute, replica: replicaSettings(network, stage) });
   stack.defer(() => compute.stop());
   const sinks = new Set<EventSink>([options.events]);
   const emit: EventSink = (event) => {
@@ -132,8 +126,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   sinks.add((event) => {
     if (event.type === 'step') lossLog.append({ round: event.round, step: event.step, loss: event.loss });
   });
-  const transport = await openTransport(options, network, key, clock);
-  stack.defer(() => transport.close());
+  const transport = await transportOnce();
   const { dataset, served } =
     local ?? (await datasetFromPeers({ ...place, transport, clock, signal, events: emit }));
   stack.defer(serveDataset(transport, served));
@@ -150,7 +143,9 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     events: emit,
     checkpoints,
     heldOutBatches: options.heldOutBatches,
-    ...(options.samples && { sample: sampler(tokenizer) }),
+    memoryBytes,
+    // One stage of several writes no text by itself.
+    ...(options.samples && network.training.stages === 1 && { sample: sampler(tokenizer) }),
     ...(options.rounds !== undefined && { roundsMax: options.rounds }),
     ...(options.steps && { steps: options.steps }),
   });
@@ -161,7 +156,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     client: peer.decoding.client,
     tokenizer,
   });
-  const apiPort = await serveApi({ options, peer, compute, generator, clock, sinks, stack, signal });
+  const apiPort = await serveApi({ options, peer, compute, generator, clock, sinks, stack });
   const info = await compute.replica.info();
   emit({
     type: 'started',
@@ -170,6 +165,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     addresses: transport.addresses(),
     apiPort,
     parameters: info.parameters,
+    stage: stageFacts(info.stage),
     round: peer.position.round,
     step: peer.position.step,
   });
@@ -261,100 +257,6 @@ function sampler(tokenizer: Tokenizer): NonNullable<PeerOptions['sample']> {
       stop: [[tokenizer.endOfText]],
     });
     return { prompt, text: tokenizer.decode(tokens) };
-  };
-}
-
-interface ApiParts {
-  readonly options: NodeRunOptions;
-  readonly peer: Peer;
-  readonly compute: Compute;
-  /** Answers prompts under `/v1`. */
-  readonly generator: TextGenerator;
-  readonly clock: Clock;
-  readonly sinks: Set<EventSink>;
-  readonly stack: AsyncDisposableStack;
-  readonly signal: AbortSignal;
-}
-
-/** Serves status and control; the port, or null when there is none. */
-async function serveApi({
-  options,
-  peer,
-  compute,
-  generator,
-  clock,
-  sinks,
-  stack,
-}: ApiParts): Promise<number | null> {
-  if (!options.api) return null;
-  const { host, port, keys: apiKeys } = options.api;
-  const { network, key } = peer.options;
-  const info = await compute.replica.info();
-  const status = keepStatus({
-    pid: process.pid,
-    version: packageVersion(),
-    nodeId: key.nodeId,
-    network: { name: network.name, id: toHex(network.networkId) },
-    parameters: info.parameters,
-    stage: stageFacts(info.stage),
-    aggregator: {
-      name: network.outer.aggregator,
-      toleratedHostile: toleratedHostile(
-        network.outer.aggregator,
-        network.outer.compression,
-        network.members.length,
-      ),
-    },
-    engine: { id: info.engineId, provider: options.compute.provider ?? 'cpu' },
-    members: network.members.length,
-    startedAtMs: clock.nowMs(),
-  });
-  sinks.add((event) => status.apply(event));
-  const token = toHex(randomBytes(16));
-  await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
-  const app = createApi({
-    status: () => status.status(clock.nowMs(), pipelineStatus(peer)),
-    subscribe: (sink) => {
-      sinks.add(sink);
-      return () => sinks.delete(sink);
-    },
-    stop: () => process.kill(process.pid, 'SIGTERM'),
-    token,
-    clock,
-    text: { generator, random: systemRandom(), apiKeys },
-  });
-  const server = await startHttpServer({ fetch: app.fetch, host, port });
-  stack.defer(() => server.close());
-  return server.port;
-}
-
-function stageFacts({
-  index,
-  count,
-  firstLayer,
-  endLayer,
-  embedding,
-  head,
-}: ReplicaInfo['stage']): StageFacts {
-  const roles = [...(embedding ? (['driver'] as const) : []), ...(head ? (['validator'] as const) : [])];
-  return { index, count, firstLayer, endLayer, roles: roles.length > 0 ? roles : ['worker'] };
-}
-
-function pipelineStatus({ pipeline, directory }: Peer): PipelineStatus {
-  const { queue, ...rest } = pipeline.stats();
-  const worked = queue.busyMs + queue.idleWithWorkMs;
-  return {
-    replicas: Array.from(
-      { length: pipeline.stages },
-      (_, stage) => directory.candidates(stage).length + (stage === pipeline.stage ? 1 : 0),
-    ),
-    queue: queue.depth,
-    queueRefused: queue.refused,
-    utilisation: worked === 0 ? null : queue.busyMs / worked,
-    starving: rest.starving,
-    failovers: rest.failovers,
-    lostMicrobatches: rest.lostMicrobatches,
-    convictedDrivers: rest.convictedDrivers,
   };
 }
 

@@ -4,13 +4,17 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { NodeEvent } from '../peer/events.ts';
+import { machineMemoryBytes } from '../platform/nodejs/machine.ts';
 import { apiKeysOf } from './api-keys.ts';
 import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
 import { UsageError } from './errors.ts';
 import type { NodeRunOptions } from './node-run.ts';
 import { hasParentChannel, sendToParent } from './parent-process.ts';
-import { collect, decimal, integer, oneOf, port } from './parse.ts';
+import { byteCount, collect, decimal, integer, oneOf, port } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
+
+/** The rest is for the system, the file cache and what the bill does not count. */
+const memoryShare = 0.75;
 
 export interface NodeStartOptions {
   readonly network?: string;
@@ -30,6 +34,7 @@ export interface NodeStartOptions {
   readonly engine: 'native' | 'wasm';
   readonly provider: 'cpu' | 'webgpu' | 'cuda';
   readonly threads: number;
+  readonly memory?: number;
   readonly rounds?: number;
   readonly heldOutBatches: number;
   readonly samples?: boolean;
@@ -97,6 +102,11 @@ export function nodeStartCommand(group: Command): Command {
       availableParallelism(),
     )
     .option(
+      '--memory <size>',
+      'what this node may use: a stage that is given to it fits (default: three quarters of the machine’s)',
+      byteCount('--memory'),
+    )
+    .option(
       '--rounds <count>',
       'stop after the network has closed this many rounds',
       integer('--rounds', { min: 1 }),
@@ -131,6 +141,7 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
     relayClient: options.relay === 'client',
     api: options.api ? { host: options.host, port: options.port, keys: apiKeysOf(options) } : null,
     compute: { engine: options.engine, provider: options.provider, threads: options.threads },
+    memoryBytes: options.memory ?? Math.floor(memoryShare * machineMemoryBytes()),
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: options.heldOutBatches,
     samples: options.samples === true,
@@ -167,7 +178,10 @@ export function describeEvent(event: NodeEvent): string | undefined {
   switch (event.type) {
     case 'started': {
       const place = event.apiPort === null ? '' : `, http://127.0.0.1:${event.apiPort}/api/status`;
-      return `node ${event.nodeId.slice(0, 12)} with ${formatCount(event.parameters)} parameters, round ${event.round}${place}\n${event.addresses.map((one) => `  reachable at ${one}`).join('\n')}`;
+      const { index, count, firstLayer, endLayer } = event.stage;
+      const stage =
+        count === 1 ? '' : ` of stage ${index + 1} of ${count} (layers ${firstLayer} to ${endLayer - 1})`;
+      return `node ${event.nodeId.slice(0, 12)} with ${formatCount(event.parameters)} parameters${stage}, round ${event.round}${place}\n${event.addresses.map((one) => `  reachable at ${one}`).join('\n')}`;
     }
     case 'step':
       if (event.step % 10 !== 0 && event.step !== event.innerSteps) return undefined;

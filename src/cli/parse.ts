@@ -38,6 +38,31 @@ export function decimal(name: string, range: Range = {}): (text: string) => numb
   };
 }
 
+const byteUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+};
+
+/** A commander parser for an amount of memory: `4GB`, `512 MiB`, `1.5gb`, bytes without a unit. */
+export function byteCount(name: string): (text: string) => number {
+  return (text) => {
+    const [, digits = '', unit = ''] = /^(\d+(?:\.\d+)?) ?([a-z]*)$/i.exec(text.trim()) ?? [];
+    const factor = Object.entries(byteUnits).find(([key]) => key.toLowerCase() === unit.toLowerCase())?.[1];
+    const bytes = digits === '' || factor === undefined ? Number.NaN : Math.floor(Number(digits) * factor);
+    if (!Number.isSafeInteger(bytes))
+      throw new UsageError('bad-size', `${name} is an amount such as 4GB or 512MiB, not '${text}'`);
+    return inRange(name, bytes, { min: 1 });
+  };
+}
+
 /** A commander parser for an option that may come several times. */
 export const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, value];
 

@@ -4,6 +4,7 @@ import type { BlobShape } from '../diloco/compression/blob.ts';
 import type { ReplicaSettings } from '../diloco/local-replica.ts';
 import { cutStages } from '../model/stage-cut.ts';
 import { stageFlatLength } from '../optim/segments.ts';
+import { stageBills } from '../pipeline/memory-bill.ts';
 import { assert } from '../std/assert.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
@@ -26,6 +27,19 @@ export function stageShapes({ model, training, outer }: NetworkManifest): readon
   return cutStages(model, training.stages).map((stage) => {
     return { codec: outer.compression, length: stageFlatLength(model, stage) };
   });
+}
+
+/** Drivers that a replica of a later stage serves at once: its own, and a neighbour's that lost its replica. */
+const driversServed = 2;
+
+/** Memory that a node of each stage needs, in bytes; with `stages`, when the model is cut so. Throws as `cutStages` does. */
+export function stageBytes(
+  { model, training }: Pick<NetworkManifest, 'model' | 'training'>,
+  stages = training.stages,
+): readonly number[] {
+  const { batch, sequence, microbatches } = training;
+  const paths = stages === 1 ? 1 : driversServed;
+  return stageBills(model, stages, { batch, sequence, microbatches: paths * microbatches, paths });
 }
 
 /** What a replica of this stage of the network is made from. */

@@ -46,12 +46,17 @@ export async function describeMachine(folder: string): Promise<Machine> {
     arch: process.arch,
     cpuModel: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
-    memoryBytes: Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY),
+    memoryBytes: machineMemoryBytes(),
     memoryFreeBytes: process.availableMemory?.() ?? freemem(),
     diskFreeBytes,
     gpus,
     ...findProviders(),
   };
+}
+
+/** What this process may have at most: the machine's, or its container's. */
+export function machineMemoryBytes(): number {
+  return Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }
 
 async function freeDisk(folder: string): Promise<number | null> {
