@@ -61,6 +61,41 @@ test('members, policy, dataset and addresses are those asked for; info shows the
   assert.deepEqual(shown.tolerance, { members: 4, failures: 1, contributions: 4, hostile: 1 });
 });
 
+test('stages are as many as asked for, or as few as the memory of a node allows', async (t) => {
+  const folder = temporaryFolder(t);
+  const members = memberKeys.flatMap((key) => ['--member', key]);
+  let count = 0;
+  const create = async (...more: string[]) => {
+    const out = join(folder, `${count++}.json`);
+    const base = ['create', '--name', 'x', '--data', join(folder, 'data'), '--out', out, '--json'];
+    const made = await run(...base, ...more);
+    return { code: made.code, out, json: JSON.parse(made.stdout) };
+  };
+  const three = await create('--stages', '3', '--microbatches', '8', '--activations', 'int8', ...members);
+  assert.equal(three.code, 0);
+  const { stages, microbatches, activations } = three.json.training;
+  assert.deepEqual([stages, microbatches, activations], [3, 8, 'int8']);
+  const shown = (await run('info', three.out)).stdout;
+  assert.match(shown, /stage 1 +layers 0 to \d+, .* parameters, about .*B, 2 members/);
+  assert.match(shown, /stage 3 +layer.*, 1 member$/m);
+  const { stages: cut, parameters } = JSON.parse((await run('info', three.out, '--json')).stdout);
+  const held = cut.reduce((sum: number, stage: { parameters: number }) => sum + stage.parameters, 0);
+  assert.equal(held, parameters);
+  const heaviest = Math.max(...cut.map((stage: { memoryBytes: number }) => stage.memoryBytes));
+  const step = ['--microbatches', '8'];
+  const fitting = await create('--node-memory', String(heaviest), ...step, ...members);
+  assert.equal(fitting.json.training.stages, 3);
+  const roomy = await create('--node-memory', '100GB', ...step, ...members);
+  assert.equal(roomy.json.training.stages, 1);
+  const tight = await create('--node-memory', '1MB', ...members);
+  assert.deepEqual([tight.code, tight.json.error.code], [1, 'no-cut-fits']);
+  for (const wrong of [
+    ['--stages', '3'],
+    ['--stages', '60', ...members],
+  ])
+    assert.deepEqual((await create(...wrong)).json.error.code, 'bad-stages');
+});
+
 test('an existing manifest is kept, unless forced', async (t) => {
   const folder = temporaryFolder(t);
   const out = join(folder, 'network.json');

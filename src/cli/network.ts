@@ -10,21 +10,31 @@ import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
 import { isPublicKey, nodeIdOf } from '../identity/keys.ts';
-import { type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
-import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
-import { defaultInnerSteps, defaultOuter, defaultTraining } from '../peer/policy.ts';
+import { type ModelConfig, type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
+import { stageParameterCount } from '../model/parameters.ts';
+import { cutStages } from '../model/stage-cut.ts';
+import {
+  createNetworkDocument,
+  type NetworkManifest,
+  requireNetwork,
+  stagesProblem,
+} from '../peer/network.ts';
+import { stageBytes } from '../peer/plan.ts';
+import { defaultInnerSteps, defaultOuter, defaultTraining, type TrainingPolicy } from '../peer/policy.ts';
+import { stagesFor } from '../pipeline/assignment.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
+import { must } from '../std/assert.ts';
 import { fromHex, toHex, utf8 } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
 import { action, type CommandResult, commandGroup, defineCommand } from './command.ts';
 import { checkVocabulary, datasetFor, readNetwork } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
-import { collect, decimal, integer, oneOf } from './parse.ts';
-import { formatCount } from './progress.ts';
-import { outerOptions } from './shared-options.ts';
-import { chooseTraining } from './training-choice.ts';
+import { byteCount, collect, decimal, integer, oneOf } from './parse.ts';
+import { formatBytes, formatCount } from './progress.ts';
+import { activationsOption, microbatchOption, outerOptions, stagesHelp } from './shared-options.ts';
+import { chooseTraining, type TrainingChoice } from './training-choice.ts';
 
 interface NetworkCreateOptions {
   readonly name: string;
@@ -36,6 +46,10 @@ interface NetworkCreateOptions {
   readonly batch?: number;
   readonly learningRate?: number;
   readonly totalSteps?: number;
+  readonly stages?: number;
+  readonly nodeMemory?: number;
+  readonly microbatches: number;
+  readonly activations: TrainingPolicy['activations'];
   readonly aggregator: AggregatorName;
   readonly compression: CodecName;
   readonly bootstrap?: readonly string[];
@@ -83,12 +97,16 @@ function registerCreate(group: Command): void {
     examples: [
       ['network create --name books', 'you are the only member; others may train and do not vote'],
       [
+        'network create --name books --preset medium --node-memory 4GB --member 02ab… --member 03cd…',
+        'cut into as few stages as nodes of 4 GB need',
+      ],
+      [
         'network create --name books --member 02ab… --member 03cd… --bootstrap /ip4/203.0.113.5/tcp/4001',
         'these members (network key shows a key), and where to begin',
       ],
     ],
   });
-  outerOptions(command)
+  microbatchOption(activationsOption(outerOptions(command)))
     .requiredOption('--name <name>', 'what the network is called')
     .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
     .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
@@ -115,6 +133,16 @@ function registerCreate(group: Command): void {
       'inner steps over which the rate decays',
       integer('--total-steps', { min: 1, max: 1_000_000_000 }),
     )
+    .option(
+      '--stages <count>',
+      `${stagesHelp} (default: 1, or as --node-memory says)`,
+      integer('--stages', { min: 1, max: 64 }),
+    )
+    .option(
+      '--node-memory <size>',
+      'what every node has, such as 4GB: as few stages as fit, without --stages',
+      byteCount('--node-memory'),
+    )
     .option('--bootstrap <address>', 'address of a node to begin with, repeatable', collect)
     .option('--out <file>', 'where to write it', 'network.json')
     .option('--force', 'replace an existing file')
@@ -134,16 +162,21 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
   await createFolder(options.data, 0o700);
   const key = await loadOrCreateKeyFile(keyFile(options.data));
   const { innerSteps, batch, learningRate, totalSteps = defaultTraining(model).totalSteps } = options;
-  const choice = { innerSteps, totalSteps, ...(batch && { batch }), ...(learningRate && { learningRate }) };
+  const { microbatches, activations, nodeMemory } = options;
+  const given = { innerSteps, totalSteps, microbatches, activations };
+  const choice = { ...given, ...(batch && { batch }), ...(learningRate && { learningRate }) };
+  const members = (named ?? [key.publicKey]).map((publicKey) => ({ publicKey, weight: 1 }));
+  const stages = options.stages ?? (nodeMemory && stagesThatFit(model, choice, nodeMemory)) ?? 1;
+  checkStages(model, stages, members.length);
   const document = createNetworkDocument(
     {
       name,
       seed: randomBytes(32),
       model,
       dataset: hash,
-      training: chooseTraining(model, choice),
+      training: chooseTraining(model, { ...choice, stages }),
       outer: defaultOuter(compression, aggregator, innerSteps),
-      members: (named ?? [key.publicKey]).map((publicKey) => ({ publicKey, weight: 1 })),
+      members,
       bootstrap,
     },
     key,
@@ -155,6 +188,22 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
     json: { file: out, ...json, publicKey: toHex(key.publicKey) },
     text: `${out}\n${text}\nown key       ${toHex(key.publicKey)}`,
   };
+}
+
+/** The smallest number of stages whose heaviest fits; throws CodedError `no-cut-fits`. */
+function stagesThatFit(model: ModelConfig, choice: TrainingChoice, memoryBytes: number): number {
+  const training = chooseTraining(model, choice);
+  const bill = (stages: number) => Math.max(...stageBytes({ model, training }, stages));
+  const found = stagesFor(memoryBytes, bill, model.tiedEmbeddings ? 1 : model.layers);
+  if (found.ok) return found.value;
+  const [part, count] = model.tiedEmbeddings ? ['the model', 1] : ['one layer of it', model.layers];
+  const detail = `${part} takes about ${formatBytes(bill(count))}, and a node has ${formatBytes(memoryBytes)}`;
+  throw new CodedError(found.code, `the model cannot be cut so that it fits: ${detail} (--node-memory)`);
+}
+
+function checkStages(model: ModelConfig, stages: number, members: number): void {
+  const problem = stagesProblem(model, stages, members);
+  if (problem) throw new UsageError('bad-stages', problem);
 }
 
 function keyFile(data: string): string {
@@ -224,6 +273,14 @@ export function describeNetwork(
   network: NetworkManifest,
 ): Pick<CommandResult, 'json' | 'text'> & { json: object } {
   const { model, training, outer, members } = network;
+  const bytes = stageBytes(network);
+  const stages = cutStages(model, training.stages).map((stage, index) => ({
+    firstLayer: stage.firstLayer,
+    endLayer: stage.endLayer,
+    parameters: stageParameterCount(model, stage),
+    memoryBytes: must(bytes[index], 'bill'),
+    members: members.filter((member) => member.stage === index).length,
+  }));
   const failures = toleratedFailures(members);
   const hostile = toleratedHostile(outer.aggregator, outer.compression, members.length);
   const json = {
@@ -234,10 +291,12 @@ export function describeNetwork(
     dataset: network.dataset,
     training,
     outer,
-    members: members.map(({ nodeId, publicKey, weight }) => ({
+    stages,
+    members: members.map(({ nodeId, publicKey, weight, stage }) => ({
       nodeId,
       publicKey: toHex(publicKey),
       weight,
+      stage,
     })),
     founder: nodeIdOf(network.founder),
     bootstrap: network.bootstrap,
@@ -247,14 +306,39 @@ export function describeNetwork(
     ['network', `${json.networkId}`],
     ['name', network.name],
     ['model', `${model.layers} layers × ${model.width}, ${formatCount(json.parameters)} parameters`],
+    ...(stages.length > 1 ? stages : []).map((stage, i) => [`stage ${i + 1}`, describeStage(stage)]),
+    [
+      'memory',
+      `about ${formatBytes(Math.max(...bytes))} for each node${stages.length > 1 ? ' at most' : ''}`,
+    ],
     ['dataset', network.dataset],
-    ['round', `${training.innerSteps} inner steps of ${training.batch} × ${training.sequence} tokens`],
+    ['round', `${training.innerSteps} inner steps of ${describeStep(network)} tokens`],
     ['exchange', `${outer.compression}, aggregated by ${outer.aggregator}`],
     ['members', `${members.length}: ${describeFailures(members.length, failures)}`],
     ['contributions', `of ${members.length} in a round ${describeHostile(hostile)}`],
     ['bootstrap', network.bootstrap.join(', ') || 'no addresses: give them with node start --bootstrap'],
   ];
   return { json, text: lines.map(([name, value]) => `${name!.padEnd(14)}${value}`).join('\n') };
+}
+
+function describeStep({ training: { microbatches, batch, sequence, stages, activations } }: NetworkManifest) {
+  const step = `${microbatches > 1 ? `${microbatches} × ` : ''}${batch} × ${sequence}`;
+  return stages > 1 ? `${step} (${activations} between stages)` : step;
+}
+
+interface StageDescription {
+  readonly firstLayer: number;
+  readonly endLayer: number;
+  readonly parameters: number;
+  readonly memoryBytes: number;
+  readonly members: number;
+}
+
+function describeStage({ firstLayer, endLayer, parameters, memoryBytes, members }: StageDescription): string {
+  const layers =
+    endLayer - firstLayer === 1 ? `layer ${firstLayer}` : `layers ${firstLayer} to ${endLayer - 1}`;
+  const size = `${formatCount(parameters)} parameters, about ${formatBytes(memoryBytes)}`;
+  return `${layers}, ${size}, ${members} ${members === 1 ? 'member' : 'members'}`;
 }
 
 function describeFailures(members: number, failures: number): string {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { closest, decimal, integer, oneOf, port } from './parse.ts';
+import { byteCount, closest, decimal, integer, oneOf, port } from './parse.ts';
 
 const presets = ['tiny', 'small', 'medium', 'reference'] as const;
 
@@ -47,4 +47,19 @@ test('numbers are taken whole and in range, or refused', () => {
 
 test('every safe integer survives', () => {
   fc.assert(fc.property(fc.maxSafeInteger(), (value) => assert.equal(integer('N')(String(value)), value)));
+});
+
+test('amounts of memory have units, or are bytes', () => {
+  const parse = byteCount('--memory');
+  const amounts: [string, number][] = [
+    ['4GB', 4e9],
+    ['512MiB', 2 ** 29],
+    ['1.5 gb', 1.5e9],
+    ['1000', 1000],
+    ['2tib', 2 ** 41],
+  ];
+  for (const [text, bytes] of amounts) assert.equal(parse(text), bytes);
+  for (const text of ['', 'GB', '4 G', '-1GB', '1e9', '99999999999GB', 'NaN'])
+    assert.throws(() => parse(text), { code: 'bad-size' });
+  assert.throws(() => parse('0'), { code: 'out-of-range' });
 });

@@ -65,22 +65,22 @@ export function microbatchOption(command: Command): Command {
 /** `--stages`, `--replicas`, `--microbatches` and `--activations`: a model cut over several nodes. */
 export function pipelineOptions(command: Command): Command {
   command
-    .option(
-      '--stages <count>',
-      'cut the model into so many parts, each held by other nodes',
-      integer('--stages', { min: 1, max: 64 }),
-      1,
-    )
+    .option('--stages <count>', stagesHelp, integer('--stages', { min: 1, max: 64 }), 1)
     .option(
       '--replicas <count>',
       'nodes that hold the same stage, in place of --nodes',
       integer('--replicas', { min: 1, max: 64 }),
-    )
-    .option(
-      '--activations <name>',
-      `what crosses stage boundaries: ${activationNames.join(', ')}`,
-      oneOf('activations', activationNames),
-      'bf16',
     );
-  return microbatchOption(command);
+  return microbatchOption(activationsOption(command));
+}
+
+export const stagesHelp = 'cut the model into so many parts, each held by other nodes';
+
+export function activationsOption(command: Command): Command {
+  return command.option(
+    '--activations <name>',
+    `what crosses stage boundaries: ${activationNames.join(', ')}`,
+    oneOf('activations', activationNames),
+    'bf16',
+  );
 }

@@ -85,7 +85,7 @@ function networkIdOf(body: unknown): Uint8Array {
 }
 
 /** Why this model cannot be trained in so many stages by so many members; undefined when it can. */
-function stagesProblem(model: ModelConfig, stages: number, members: number): string | undefined {
+export function stagesProblem(model: ModelConfig, stages: number, members: number): string | undefined {
   if (stages === 1) return undefined;
   if (stages > model.layers) return `${stages} stages of a model with ${model.layers} layers`;
   if (model.tiedEmbeddings) return 'a model with tied embeddings cannot be cut into stages';
