@@ -165,6 +165,8 @@ export async function clusterOf(
     datasetHash: hash,
     training: chooseTraining(model, {
       ...options,
+      // One replica of each stage trains as one process does.
+      averages: nodes > options.stages,
       totalSteps: options.totalSteps ?? options.rounds * options.innerSteps,
     }),
     outer: {

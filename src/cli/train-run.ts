@@ -103,7 +103,13 @@ export async function trainAlone(options: AloneOptions, watcher: AloneWatcher): 
 
 function planOf(options: AloneOptions): { steps: number; training: TrainingPolicy } {
   const { model, nodes, tokens, innerSteps, batch, learningRate, microbatches = 1 } = options;
-  const choice = { innerSteps, microbatches, ...(batch && { batch }), ...(learningRate && { learningRate }) };
+  const choice = {
+    averages: false,
+    innerSteps,
+    microbatches,
+    ...(batch && { batch }),
+    ...(learningRate && { learningRate }),
+  };
   const draft = chooseTraining(model, { ...choice, totalSteps: 1 });
   const tokensPerStep = nodes * draft.microbatches * draft.batch * draft.sequence;
   const stepsForTokens = tokens === undefined ? options.stepsDefault : Math.ceil(tokens / tokensPerStep);

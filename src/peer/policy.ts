@@ -66,6 +66,9 @@ export type OuterPolicy = z.infer<typeof outerSchema>;
 export const defaultInnerSteps = 500;
 export const demoInnerSteps = 20;
 
+/** Rounds shorter than this are a demonstration's: outer momentum has too few of them to gather. */
+const shortRound = 100;
+
 /** AdamW as DiLoCo and its successors use it; batch and rate by preset. */
 export function defaultTraining(preset: {
   readonly context: number;
@@ -91,12 +94,21 @@ export function defaultTraining(preset: {
   };
 }
 
-/** Rounds shorter than this are a demonstration's: outer momentum has too few of them to gather. */
-const shortRound = 100;
+/**
+ * What short rounds change, all of it measured (docs/log.md). β1 is 0.8: after an average a node's momentum still points
+ * where its own noise had led it, and a shorter memory learns faster. Nodes that average bear 2.25 times the rate of one
+ * process, reached more slowly, for averaging takes out the noise of their smaller batches.
+ */
+export function forRounds(alone: TrainingPolicy, innerSteps: number, averages: boolean): TrainingPolicy {
+  if (innerSteps >= shortRound) return { ...alone, innerSteps };
+  const { peakLearningRate, warmupSteps } = alone;
+  const rate = averages ? { peakLearningRate: 2.25 * peakLearningRate, warmupSteps: 2 * warmupSteps } : {};
+  return { ...alone, innerSteps, beta1: 0.8, ...rate };
+}
 
 /**
  * DiLoCo (2311.08105): Nesterov 0.7, 0.9. SparseLoCo (2508.15706): error feedback in the place of outer momentum. With
- * short rounds a first step of η·(1 + μ) > 1 overshoots and costs more than it gains (docs/log.md): 0.55, 0.8.
+ * short rounds a first step of η·(1 + μ) > 1 overshoots and costs more than it gains (docs/log.md): 0.65, 0.6.
  */
 export function defaultOuter(
   compression: CodecName,
@@ -104,6 +116,6 @@ export function defaultOuter(
   innerSteps = defaultInnerSteps,
 ): OuterPolicy {
   if (compression === 'sparse') return { compression, aggregator, learningRate: 1, momentum: 0 };
-  const [learningRate, momentum] = innerSteps < shortRound ? [0.55, 0.8] : [0.7, 0.9];
+  const [learningRate, momentum] = innerSteps < shortRound ? [0.65, 0.6] : [0.7, 0.9];
   return { compression, aggregator, learningRate, momentum };
 }
