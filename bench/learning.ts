@@ -29,14 +29,17 @@ const rounds = Number(values.rounds);
 const innerSteps = Number(values['inner-steps']);
 const shared = ['--nodes', '4', '--seed', values.seed, '--inner-steps', String(innerSteps)];
 
-const train = await runNeuroshard<TrainReport>(['train', ...shared, '--steps', String(rounds * innerSteps)]);
-const swarm = await runNeuroshard<SwarmReport>([
-  'swarm',
-  ...shared,
-  '--rounds',
-  String(rounds),
-  '--compression',
-  values.compression,
+// Both at once: neither result depends on how long it takes.
+const [train, swarm] = await Promise.all([
+  runNeuroshard<TrainReport>(['train', ...shared, '--threads', '1', '--steps', String(rounds * innerSteps)]),
+  runNeuroshard<SwarmReport>([
+    'swarm',
+    ...shared,
+    '--rounds',
+    String(rounds),
+    '--compression',
+    values.compression,
+  ]),
 ]);
 
 const baseline = new Map(train.curve.map((point) => [point.tokens, point.heldOutLoss]));
