@@ -26,6 +26,7 @@ export const defaultScorePolicy: ScorePolicy = {
     'bad-certificate': 34,
     'bad-state-leaf': 34,
     'hash-mismatch': 34,
+    'not-fraud': 34,
     refused: 2,
     stalled: 5,
     timeout: 2,

@@ -13,10 +13,11 @@ export type NodeId = string;
  * Takes one announcement. `from` is the authenticated peer that handed it to us: in a small network its author, in
  * a large one perhaps a forwarder, so authorship is for the payload's own signature to prove. Returning false says
  * that the message breaks the rules: it is not passed on and `from` is scored, which is fair, because an honest
- * forwarder would have refused it too. Calling `penalize` before returning does the same.
+ * forwarder would have refused it too. Calling `penalize` before returning does the same. Returning 'keep' says that it
+ * is not passed on as it is and nobody is scored: what takes long to judge is published anew by whoever has judged it.
  */
 // biome-ignore lint/suspicious/noConfusingVoidType: most handlers return nothing at all.
-export type TopicHandler = (from: NodeId, message: Uint8Array) => boolean | void;
+export type TopicHandler = (from: NodeId, message: Uint8Array) => boolean | 'keep' | void;
 /**
  * Sends the caller a small frame while the answer is worked on: a sign of life, and whatever it says. Best effort: it
  * never throws, and does nothing when the frame is over the protocol's `frameBytesMax`, when the answer has been given

@@ -93,10 +93,15 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const queue = createWorkQueue({ clock, depthMax: queueDepthMax });
   const fraud = watchFraud({
     ...options,
+    self: key.nodeId,
     share: stage === stages - 1 ? 1 : claimCheckShare,
+    round: () => latest,
+    onConvicted: (node) => void server?.drop(node),
   });
   const guards = { rows: createNormGuard(), gradients: createNormGuard() };
   let admitted = -1;
+  /** The round that was begun last, whether or not it is over. */
+  let latest = 0;
 
   const next =
     stage === stages - 1
@@ -150,6 +155,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           admits: (round) => (round === admitted ? accept(undefined) : reject('wrong-round')),
           learningRate: rate,
           checkClaim: (request) => fraud.check(request),
+          isConvicted: (node) => fraud.isConvicted(node),
           onStep: options.onServed,
         });
   const driver = createDriver({
@@ -167,6 +173,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     },
     onLost: (index, code) => {
       counters.lost++;
+      // Of each it would be said again and again.
+      if (fraud.refused(code)) return;
       const detail = `microbatch ${index} was refused everywhere (${code}) and does not count`;
       options.events({ type: 'warning', code: 'microbatch-lost', detail });
     },
@@ -181,6 +189,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     begin: (round) => {
       if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;
+      latest = round;
       directory.announceSelf({ stage, round, accepting: true, memoryBytes: options.memoryBytes });
     },
     end: async () => {

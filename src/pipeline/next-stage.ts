@@ -95,7 +95,7 @@ const temporary = new Set([
   'stale-step',
   'unchecked',
 ]);
-/** Another replica would say the same: the fault is in what was sent. */
+/** The fault is in what was sent, if a second replica says so too: one alone may lie. */
 const final = new Set([
   'wrong-batch',
   'wrong-labels',
@@ -225,6 +225,7 @@ async function untilAnswered<T>(
   const tried = new Set<NodeId>();
   let waitMs = backoffMsMin;
   let starving = false;
+  let isRefused = false;
   let failed: { node: NodeId; code: string; lastSignMs: number } | undefined;
   const accepted = () => {
     if (failed) options.onFailover({ stage, ...failed, acceptedMs: clock.nowMs() });
@@ -252,8 +253,12 @@ async function untilAnswered<T>(
       return accept({ node, value: answer.value });
     }
     if (signal.aborted) break;
-    if (final.has(answer.code)) return answer;
     tried.add(node);
+    if (final.has(answer.code)) {
+      if (isRefused || candidates.length === 1) return answer;
+      isRefused = true;
+      continue;
+    }
     if (temporary.has(answer.code)) continue;
     router.penalise(node);
     failed ??= { node, code: answer.code, lastSignMs: lastSign.get(answer) ?? clock.nowMs() };

@@ -47,6 +47,8 @@ export interface StageServerOptions {
   readonly learningRate: (round: number, step: number) => number;
   /** The Driver whose claim it is, once checked: `bad-claim`, `wrong-batch`, `wrong-labels`, `convicted`. */
   readonly checkClaim: (request: TrainRequest) => Promise<Outcome<NodeId>>;
+  /** Drivers that nobody works for any more, whatever they ask; none where it is not given. */
+  readonly isConvicted?: (node: NodeId) => boolean;
   /** A step was taken for a Driver. */
   readonly onStep: (step: StepTaken) => void;
 }
@@ -54,6 +56,8 @@ export interface StageServerOptions {
 export interface StageServer {
   /** Ends all paths: the round is over here. */
   reset(): Promise<void>;
+  /** Ends the paths of one Driver, and forgets what was summed for it. */
+  drop(driver: NodeId): Promise<void>;
   /** Drivers served in this round, with the last step taken for each (−1: none yet) and when it was heard of. */
   drivers(): ReadonlyMap<NodeId, { readonly step: number; readonly heardMs: number }>;
   close(): void;
@@ -93,6 +97,17 @@ export function serveStage(options: StageServerOptions): StageServer {
       serving.paths.clear();
       serving.turns.clear();
       serving.drivers.clear();
+    },
+    drop: async (driver) => {
+      serving.drivers.delete(driver);
+      const paths = [...serving.paths.values()].filter((path) => path.driver === driver);
+      for (const { name } of paths) {
+        serving.paths.delete(name);
+        const running = [...serving.running].filter(([one]) => one.startsWith(`${name}/`));
+        for (const [, { cancel }] of running) cancel();
+        await Promise.all(running.map(([, { done }]) => done));
+        await options.node.compute.discard({ path: name });
+      }
     },
     drivers: () => serving.drivers,
     close: () => {
@@ -239,6 +254,7 @@ async function step(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> 
   const request = decoded.value;
   const admitted = admit(serving, request);
   if (!admitted.ok) return admitted;
+  if (serving.options.isConvicted?.(request.driver)) return reject('convicted');
   const path = serving.paths.get(`${call.from}/${request.driver}`);
   if (path?.round !== request.round || path.step !== request.step) return reject('unknown-path');
   return takePass(serving, path, request, call.signal);
@@ -271,6 +287,7 @@ async function evaluate(serving: Serving, call: Call): Promise<Outcome<Uint8Arra
   if (decoded.value.stage !== node.stage) return reject('wrong-stage');
   const admitted = serving.options.admits(round);
   if (!admitted.ok && admitted.code !== 'round-over') return admitted;
+  if (serving.options.isConvicted?.(call.from)) return reject('convicted');
   const rows = decodeRows(decoded.value.rows, shape.codec, shape.tokens * shape.width);
   if (!rows.ok) return blame(transport, call.from, rows);
   const loss = await evaluateStage(node, { round, labels, entry: rows.value }, call.signal);

@@ -97,17 +97,21 @@ export function createTopics(options: TopicsOptions): Topics {
   function deliverToAll(topic: string, from: NodeId, data: Uint8Array): TopicValidatorResult {
     const offencesBefore = options.offences();
     const message = data.subarray(nonceBytes);
+    let kept = false;
     if (data.length < nonceBytes) options.penalize(from, 'malformed');
     else
-      for (const subscription of [...(subscriptions.get(topic) ?? [])]) deliver(subscription, from, message);
+      for (const subscription of [...(subscriptions.get(topic) ?? [])])
+        if (deliver(subscription, from, message) === 'keep') kept = true;
     // A handler may penalise by itself: what it did not like is not passed on either.
     if (options.offences() !== offencesBefore) return TopicValidatorResult.Reject;
-    return options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
+    return kept || options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
   }
 
-  function deliver({ bytesMax, handler }: Subscription, from: NodeId, message: Uint8Array): void {
-    if (message.length > bytesMax) options.penalize(from, 'too-large');
-    else if (handler(from, message) === false) options.penalize(from, 'invalid');
+  function deliver({ bytesMax, handler }: Subscription, from: NodeId, message: Uint8Array) {
+    if (message.length > bytesMax) return options.penalize(from, 'too-large');
+    const judged = handler(from, message);
+    if (judged === false) options.penalize(from, 'invalid');
+    return judged;
   }
 
   /** What the class has beneath its interface, by peer id. */
