@@ -71,9 +71,15 @@ function stagedCast(seed: number): Cast {
     guests,
     stages,
     hostile: new Map(hostile.map((index) => [index, pick(random, hostileKinds)])),
-    machines: drawMachines(random, members + guests),
+    machines: noSlowGuest(drawMachines(random, members + guests), members),
     compression: pick(random, ['f32', 'int8', 'int4', 'sparse']),
   };
+}
+
+/** So few members may all be fast, and a node without a vote that needs longer than a whole round never has its say. */
+function noSlowGuest(machines: readonly Machine[], members: number): Machine[] {
+  const slowest = Math.max(...machines.slice(0, members).map(({ stepMs }) => stepMs));
+  return machines.map((machine) => ({ ...machine, stepMs: Math.min(machine.stepMs, slowest) }));
 }
 
 function drawMachines(random: Random, count: number): Machine[] {
