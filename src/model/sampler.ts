@@ -47,25 +47,75 @@ export function samplingRandom(seed: number | bigint | string): Random {
 export function sampleToken(logits: Float32Array, options: SamplingOptions, random: Random): number {
   const best = argmax(logits);
   if (options.temperature === 0) return best;
-  const candidates = likeliest(logits, options);
-  const largest = logits[best]!;
-  // Divided by the temperature after subtraction, so that tiny temperatures cannot overflow to Infinity − Infinity.
-  const weights = Float64Array.from(candidates, (id) =>
-    weight((logits[id]! - largest) / options.temperature),
-  );
-  const kept = nucleus(weights, options.topP);
+  const chances = { logits, largest: logits[best]!, temperature: options.temperature };
+  const kept = options.topK === 0 && options.topP === 1 ? everyToken(chances) : likeliest(chances, options);
   const threshold = uniform(random) * kept.total;
   let sum = 0;
-  for (let i = 0; i < kept.count; i++) {
-    sum += weights[i]!;
-    if (sum > threshold) return candidates[i]!;
+  for (let i = 0; i < kept.weights.length; i++) {
+    sum += kept.weights[i]!;
+    if (sum > threshold) return kept.ids ? kept.ids[i]! : i;
   }
   // The same additions in the same order gave the total, and the draw is below 1.
   throw new AssertionError('no token reached the threshold');
 }
 
-function weight(exponent: number): number {
+interface Chances {
+  readonly logits: Float32Array;
+  readonly largest: number;
+  readonly temperature: number;
+}
+
+/** What is drawn from: weights with their sum, in the order of `ids`, or of the vocabulary without. */
+interface Kept {
+  readonly ids?: Uint32Array;
+  readonly weights: Float64Array;
+  readonly total: number;
+}
+
+function weight({ logits, largest, temperature }: Chances, id: number): number {
+  // Divided by the temperature after subtraction, so that tiny temperatures cannot overflow to Infinity − Infinity.
+  const exponent = (logits[id]! - largest) / temperature;
   return exponent < -690 ? 0 : exponential(exponent);
+}
+
+function everyToken(chances: Chances): Kept {
+  const weights = new Float64Array(chances.logits.length);
+  let total = 0;
+  for (let id = 0; id < weights.length; id++) {
+    weights[id] = weight(chances, id);
+    total += weights[id]!;
+  }
+  return { weights, total };
+}
+
+/**
+ * The k likeliest, and of them the smallest set that reaches `topP` of their weight. Only tokens near the largest logit
+ * are sorted, and more of them when these do not suffice: sorting a vocabulary takes longer than a small model.
+ */
+function likeliest(chances: Chances, { topK, topP }: SamplingOptions): Kept {
+  const { logits, largest, temperature } = chances;
+  const wanted = topK === 0 ? logits.length : Math.min(topK, logits.length);
+  const whole = topK === 0 ? everyToken(chances).total : undefined;
+  for (let reach = 4 * Math.min(temperature, 1); ; reach *= 2) {
+    const floor = reach > 1e4 ? Number.NEGATIVE_INFINITY : largest - reach;
+    const ids = idsFrom(logits, floor).subarray(0, wanted);
+    const isComplete = ids.length === wanted;
+    if (whole === undefined && !isComplete) continue;
+    const weights = new Float64Array(ids.length);
+    for (let i = 0; i < ids.length; i++) weights[i] = weight(chances, ids[i]!);
+    const kept = nucleus(weights, topP, whole);
+    if (kept.isReached || isComplete)
+      return { ids, weights: weights.subarray(0, kept.count), total: kept.total };
+  }
+}
+
+/** Ids of logits from `floor` on, sorted by falling logit, then rising id. */
+function idsFrom(logits: Float32Array, floor: number): Uint32Array {
+  let count = 0;
+  for (let id = 0; id < logits.length; id++) if (logits[id]! >= floor) count += 1;
+  const ids = new Uint32Array(count);
+  for (let id = 0, i = 0; id < logits.length; id++) if (logits[id]! >= floor) ids[i++] = id;
+  return ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }
 
 function argmax(logits: Float32Array): number {
@@ -84,25 +134,20 @@ function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Token ids in play: sorted by falling logit (then rising id) when top-k or top-p needs the order. */
-function likeliest(logits: Float32Array, { topK, topP }: SamplingOptions): Uint32Array {
-  const ids = Uint32Array.from(logits, (_, id) => id);
-  if (topK === 0 && topP === 1) return ids;
-  ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
-  return topK > 0 ? ids.subarray(0, topK) : ids;
-}
-
-/** How many leading weights (sorted, unless topP is 1) reach `topP` of the sum, and their sum. */
-function nucleus(weights: Float64Array, topP: number): { readonly count: number; readonly total: number } {
-  let sum = 0;
-  for (const value of weights) sum += value;
-  if (topP === 1) return { count: weights.length, total: sum };
+/** How many leading weights (sorted) reach `topP` of the whole (by default their own sum), and what they sum to. */
+function nucleus(
+  weights: Float64Array,
+  topP: number,
+  whole?: number,
+): { readonly count: number; readonly total: number; readonly isReached: boolean } {
+  let sum = whole ?? 0;
+  if (whole === undefined) for (const value of weights) sum += value;
   let total = 0;
   for (let i = 0; i < weights.length; i++) {
     total += weights[i]!;
-    if (total >= topP * sum) return { count: i + 1, total };
+    if (topP < 1 && total >= topP * sum) return { count: i + 1, total, isReached: true };
   }
-  return { count: weights.length, total };
+  return { count: weights.length, total, isReached: topP === 1 };
 }
 
 /** Watches a stream for stop sequences that may begin in one piece and end in another. */
