@@ -1,6 +1,7 @@
 /** Replicas of a small model's stages on the in-memory network in virtual time, and one node that asks them: for tests. */
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
 import type { ModelConfig } from '../src/model/config.ts';
+import { packResults, unpackCalls } from '../src/model/decode-batch.ts';
 import { sessionCacheBytes } from '../src/model/decode-cache.ts';
 import { createDecodeStage, type DecodeStage } from '../src/model/decode-stage.ts';
 import { initialParameter } from '../src/model/initialize.ts';
@@ -184,10 +185,10 @@ function decodeNode(
         const opened = decoder.open({ session, round });
         return opened.ok ? accept({ round, engineClass: engine.id, capacity: decoder.capacity }) : opened;
       },
-      decode: async (calls) => {
-        const outcomes = await clock.during(decoder.run(calls));
+      decode: async (batch) => {
+        const outcomes = await clock.during(decoder.run(unpackCalls(batch)));
         await sleep(clock, serviceMs);
-        return outcomes;
+        return packResults(outcomes);
       },
       closeSession: async (session) => decoder.close(session),
     },

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ModelConfig } from '../model/config.ts';
+import { packCalls, unpackResults } from '../model/decode-batch.ts';
 import { initialParameter } from '../model/initialize.ts';
 import { parameterList, wholeModel } from '../model/parameters.ts';
 import { utf8 } from '../std/bytes.ts';
@@ -55,7 +56,8 @@ function training() {
     async next(session: string) {
       const position = positions.get(session) ?? 0;
       positions.set(session, position + 1);
-      const [outcome] = await sessions.decode([{ session, position, entry: Int32Array.of(5) }]);
+      const call = { session, position, entry: Int32Array.of(5) };
+      const [outcome] = unpackResults(await sessions.decode(packCalls([call])));
       return outcome!.ok ? Array.from(outcome!.value.output) : outcome!.code;
     },
     async open(session: string, at?: number) {

@@ -3,9 +3,9 @@
  * copies are kept while they last. It knows no training, no peers and no time.
  */
 import type { ModelConfig } from '../model/config.ts';
+import { packResults, unpackCalls } from '../model/decode-batch.ts';
 import {
   createDecodeStage,
-  type DecodeCall,
   type DecodeHost,
   type DecodeStage,
   type OpenedSession,
@@ -69,7 +69,7 @@ export function createDecodeSessions(options: DecodeSessionsOptions): DecodeSess
       if (!opened.ok) return opened;
       return accept({ round: pinned, engineClass: options.engineClass, capacity: used.capacity });
     },
-    decode: (calls: readonly DecodeCall[]) => stageOnceUsed().run(calls),
+    decode: async (batch) => packResults(await stageOnceUsed().run(unpackCalls(batch))),
     closeSession: async (session) => stage?.close(session),
     keepBase() {
       if (!stage) return;

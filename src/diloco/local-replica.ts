@@ -234,7 +234,7 @@ export async function createLocalReplica(
         return generateTokens(decoder, request);
       }),
     openSession: (call) => inOrder(() => decoding.openSession(call)),
-    decode: (calls) => inOrder(() => decoding.decode(calls)),
+    decode: (batch) => inOrder(() => decoding.decode(batch)),
     closeSession: (session) => inOrder(() => decoding.closeSession(session)),
     exportWeights: (of = 'base') =>
       inOrder(async () => {

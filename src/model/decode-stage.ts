@@ -8,6 +8,7 @@ import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts'
 import type { Engine, Program } from '../tensor/engine.ts';
 import type { TensorData } from '../tensor/graph.ts';
 import type { ModelConfig } from './config.ts';
+import type { DecodeBatch, DecodeBatchResult } from './decode-batch.ts';
 import { createDecodeCache, type DecodeCache, sessionCacheBytes, slotsOf } from './decode-cache.ts';
 import { buildDecodeGraph, maskedScore } from './decode-graph.ts';
 import { type DecodeShape, type PlannedRun, planCalls, sequencesOf } from './decode-plan.ts';
@@ -36,7 +37,7 @@ export interface DecodeResult {
 export interface DecodeHost {
   /** `round` is the round whose w_r the session is pinned to; without it, the current one. See `DecodeStage`. */
   openSession(call: { readonly session: string; readonly round?: number }): Promise<Outcome<OpenedSession>>;
-  decode(calls: readonly DecodeCall[]): Promise<readonly Outcome<DecodeResult>[]>;
+  decode(batch: DecodeBatch): Promise<DecodeBatchResult>;
   closeSession(session: string): Promise<void>;
 }
 

@@ -56,6 +56,8 @@ export interface DecodeSession {
   readonly length: number;
   /** Longest sequence in tokens. */
   readonly capacity: number;
+  /** Whom it uses now, by stage. */
+  readonly route: readonly NodeId[];
   /**
    * Appends tokens and gives the last one's logits [V]. Throws CodedError `context-full` and `bad-token` (nothing was
    * changed), `no-route`, `round-gone`, … (the session is of no more use), or the signal's reason. One call at a time.
@@ -143,7 +145,7 @@ function patienceFor(state: ClientState, leg: Pick<Leg, 'stage' | 'place'>): num
   return others ? 1 : onlyOnePatience;
 }
 
-function withSignal(signal: AbortSignal | undefined, patience: number) {
+function withSignal(signal: AbortSignal | undefined, patience: () => number) {
   return signal ? { signal, patience } : { patience };
 }
 
@@ -172,7 +174,7 @@ async function openAt(
     }
     const place = placeOf(state, stage, node);
     const session = newSessionId(random);
-    const patience = patienceFor(state, { stage, place });
+    const patience = () => patienceFor(state, { stage, place });
     const opened = await place.open(session, round, withSignal(signal, patience));
     if (opened.ok) {
       const leg = { stage, place, session, kept: [], lastOutput: undefined, tail: Promise.resolve() };
@@ -254,6 +256,9 @@ function sessionOf(state: ClientState, round: number, opened: readonly Opened[])
   return {
     round,
     capacity,
+    get route() {
+      return legs.map(({ place }) => place.node);
+    },
     get length() {
       return length;
     },
@@ -303,7 +308,7 @@ async function runLeg(
     const startedMs = clock.nowMs();
     const outcome: Outcome<DecodeResult> = await leg.place.run(
       current,
-      withSignal(signal, patienceFor(state, leg)),
+      withSignal(signal, () => patienceFor(state, leg)),
     );
     if (outcome.ok) {
       leg.kept.push({ ...call, shape: outcome.value.shape });
@@ -345,7 +350,7 @@ async function failOver(
       session,
       wanted: i === leg.kept.length - 1 && leg.lastOutput !== undefined,
     }));
-    const patience = patienceFor(state, { stage: leg.stage, place });
+    const patience = () => patienceFor(state, { stage: leg.stage, place });
     const replayed: Outcome<DecodeResult> | undefined =
       again.length > 0 ? await place.replay(again, withSignal(signal, patience)) : undefined;
     if (!replayed || replayed.ok) {

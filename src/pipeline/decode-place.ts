@@ -20,7 +20,8 @@ import { type WatchedRequestOptions, watchedRequest } from './watched-request.ts
 
 export interface RunOptions {
   readonly signal?: AbortSignal;
-  readonly patience?: number;
+  /** Silence allowed, in times the link's own; asked when a message goes. */
+  readonly patience?: () => number;
 }
 
 export interface DecodePlace {
@@ -88,8 +89,9 @@ export function remotePlace(options: RemotePlaceOptions): DecodePlace {
     take: takeMessage,
     run: async (batch) => {
       const calls = batch.map(({ call }) => call);
-      const patience = Math.min(...batch.map(({ options }) => options.patience ?? 1));
-      const outcomes = await send(options, calls, { patience });
+      // All go to the same replica of the same stage.
+      const { patience } = batch[0]!.options;
+      const outcomes = await send(options, calls, patience ? { patience } : {});
       for (const [i, { settle }] of batch.entries()) settle(outcomes.ok ? outcomes.value[i]! : outcomes);
     },
   });
@@ -186,6 +188,6 @@ function request(
     message,
     progressMs,
     ...(signal && { signal }),
-    ...(patience !== undefined && { patience }),
+    ...(patience && { patience: patience() }),
   });
 }

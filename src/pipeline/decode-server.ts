@@ -14,7 +14,7 @@ import {
   encodeResults,
 } from './decode-messages.ts';
 import type { DecodeService } from './decode-service.ts';
-import { sendFrames } from './frames.ts';
+import { frameMs, sendFrames } from './frames.ts';
 
 export interface DecodeServerOptions {
   readonly service: DecodeService;
@@ -30,15 +30,16 @@ const blamed = new Set(['malformed', 'not-canonical', 'too-large', 'wrong-shape'
 
 /** The result ends the serving, not the sessions. */
 export function serveDecode(options: DecodeServerOptions): () => void {
-  const { transport, clock, service, entries } = options;
+  const { transport, service, entries } = options;
   const stopHandling = transport.handle(decodeProtocol, async (from, message, signal, progress) => {
-    const queueDepth = () => service.stats().waiting;
-    const frames = sendFrames({ clock, send: progress, queueDepth });
-    try {
-      const request = decodeDecodeRequest(message, entries);
-      if (request.ok) return await answer(options, from, request.value, signal, frames.moved);
+    const request = decodeDecodeRequest(message, entries);
+    if (!request.ok) {
       if (blamed.has(request.code)) transport.penalize(from, request.code);
       return request;
+    }
+    const frames = framesLater(options, progress);
+    try {
+      return await answer(options, from, request.value, signal, frames.moved);
     } finally {
       frames.stop();
     }
@@ -50,6 +51,26 @@ export function serveDecode(options: DecodeServerOptions): () => void {
   return () => {
     stopHandling();
     stopWatching();
+  };
+}
+
+/** Most answers are there before the first frame is due, and are sign of life enough: a frame costs as much as they. */
+function framesLater({ clock, service }: DecodeServerOptions, send: (frame: Uint8Array) => void) {
+  let frames: ReturnType<typeof sendFrames> | undefined;
+  let moves = 0;
+  const cancel = clock.setTimer(frameMs, () => {
+    frames = sendFrames({ clock, send, queueDepth: () => service.stats().waiting });
+    for (; moves > 0; moves--) frames.moved();
+  });
+  return {
+    moved: () => {
+      if (frames) frames.moved();
+      else moves += 1;
+    },
+    stop: () => {
+      cancel();
+      frames?.stop();
+    },
   };
 }
 

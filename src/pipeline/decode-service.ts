@@ -2,9 +2,10 @@
  * The sessions of one node's stage and who may use them: calls of different sessions that wait are run together, idle
  * sessions end, and every owner has a bound. It does not know whether an owner is a peer or this node itself.
  */
+import { packCalls, unpackResults } from '../model/decode-batch.ts';
 import type { DecodeCall, DecodeHost, DecodeResult, OpenedSession } from '../model/decode-stage.ts';
 import type { Clock } from '../std/clock.ts';
-import { accept, type Outcome, reject } from '../std/outcome.ts';
+import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import { createGather, type Gather } from './gather.ts';
 
 export interface DecodeServiceOptions {
@@ -178,6 +179,10 @@ async function runCalls(
   signal: AbortSignal | undefined,
   moved: () => void,
 ): Promise<readonly Outcome<DecodeResult>[]> {
+  if (calls.length === 1) {
+    const [call] = calls as [DecodeCall];
+    return [await runOne(state, nameOf(owner, call.session), call, signal)];
+  }
   const outcomes: Outcome<DecodeResult>[] = new Array(calls.length);
   const bySession = new Map<string, number[]>();
   for (const [i, { session }] of calls.entries())
@@ -244,10 +249,12 @@ async function runBatch(
 ): Promise<void> {
   const { host, schedule = async (task) => accept(await task()) } = options;
   try {
-    const ran = await schedule(() => host.decode(batch.map(({ call }) => call)));
+    const packed = packCalls(batch.map(({ call }) => call));
+    const ran = await schedule(() => host.decode(packed));
+    const outcomes = ran.ok ? unpackResults(ran.value) : undefined;
     counts.runs += 1;
     for (const [i, { settle, call }] of batch.entries()) {
-      const outcome = ran.ok ? ran.value[i]! : ran;
+      const outcome = outcomes?.[i] ?? (ran as Rejection);
       if (outcome.ok) counts.positions += call.entry.length / options.positionLength;
       settle(outcome);
     }

@@ -80,12 +80,10 @@ function rememberingReplica(): StageReplica {
     evaluateRows: async (entry) => new Float32Array(entry),
     evaluateLoss: async (entry, labels) => entry[0]! + labels[0]!,
     openSession: async ({ round = 7 }) => accept({ round, engineClass: 'fake', capacity: 16 }),
-    decode: async (decodeCalls) =>
-      decodeCalls.map(({ session, entry }) =>
-        session === 'a'
-          ? accept({ output: Float32Array.from(entry, (x) => x + 0.5), shape: '1x1' })
-          : reject('unknown-session'),
-      ),
+    decode: async ({ calls: [call], entries }) => ({
+      outcomes: [call?.session === 'a' ? accept({ shape: '1x1', length: 2 }) : reject('unknown-session')],
+      outputs: Float32Array.from(entries, (x) => x + 0.5),
+    }),
     closeSession: async () => undefined,
     close: async () => undefined,
   };
@@ -252,13 +250,13 @@ function runContract(start: () => Promise<ComputePort>): void {
       await openSession({ session: 'a' }),
       accept({ round: 7, engineClass: 'fake', capacity: 16 }),
     );
-    const entry = Float32Array.of(9, 1, 2, 9).subarray(1, 3);
-    const call = { session: 'a', position: 0, entry };
-    assert.deepEqual(await decode([call, { session: 'b', position: 1, entry: Int32Array.of(4) }]), [
-      accept({ output: Float32Array.of(1.5, 2.5), shape: '1x1' }),
-      reject('unknown-session'),
-    ]);
-    assert.deepEqual(entry, Float32Array.of(1, 2));
+    const entries = Float32Array.of(9, 1, 2, 9).subarray(1, 3);
+    const made = { outcomes: [accept({ shape: '1x1', length: 2 })], outputs: Float32Array.of(1.5, 2.5) };
+    assert.deepEqual(await decode({ calls: [{ session: 'a', position: 0, length: 2 }], entries }), made);
+    const refused = { outcomes: [reject('unknown-session')], outputs: new Float32Array(0) };
+    const nobody = { calls: [{ session: 'b', position: 1, length: 0 }], entries: new Int32Array(0) };
+    assert.deepEqual(await decode(nobody), refused);
+    assert.deepEqual(entries, Float32Array.of(1, 2));
     assert.equal(await closeSession('a'), undefined);
   });
 
