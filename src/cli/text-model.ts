@@ -39,10 +39,17 @@ export interface NodePlaces {
   readonly dataset?: string;
 }
 
-/** w_r of the node's newest whole snapshot. Throws CodedError `not-found`, `no-snapshot`, `snapshot-mismatch`, …. */
+/**
+ * w_r of the node's newest whole snapshot. Throws CodedError `not-found`, `no-snapshot`, `snapshot-mismatch`,
+ * `not-whole-model` where the network's nodes hold parts, ….
+ */
 export async function textModelOfNode(places: NodePlaces): Promise<TextModel> {
   const network = await readNetwork(places.network ?? join(places.data, 'network.json'));
-  const { model: config } = network;
+  const { model: config, training } = network;
+  if (training.stages > 1) {
+    const reason = `a node of ${network.name} holds one of ${training.stages} stages`;
+    throw new CodedError('not-whole-model', `${reason}: ask a running one with chat instead`);
+  }
   const folder = join(places.data, 'snapshots');
   const state = await readNewestState(folder);
   if (!state) throw new CodedError('no-snapshot', `${folder} holds no whole snapshot yet`);
