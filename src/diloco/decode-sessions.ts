@@ -4,12 +4,8 @@
  */
 import type { ModelConfig } from '../model/config.ts';
 import { packResults, unpackCalls } from '../model/decode-batch.ts';
-import {
-  createDecodeStage,
-  type DecodeHost,
-  type DecodeStage,
-  type OpenedSession,
-} from '../model/decode-stage.ts';
+import type { DecodeHost, OpenedSession } from '../model/decode-host.ts';
+import { createDecodeStage, type DecodeStage } from '../model/decode-stage.ts';
 import type { StageSpec } from '../model/parameters.ts';
 import { accept, type Outcome } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';

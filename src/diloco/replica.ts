@@ -3,7 +3,7 @@
  * wherever its weights live (this thread, the compute worker, another process). Every call is asynchronous; calls run
  * one after another, in the order they were made. Everything passed survives a structured clone.
  */
-import type { DecodeHost } from '../model/decode-stage.ts';
+import type { DecodeHost } from '../model/decode-host.ts';
 import type { StageSpec } from '../model/parameters.ts';
 import type { PipelineStage } from '../optim/pipeline-stage.ts';
 import type { Batch, StepResult } from '../optim/stage-trainer.ts';

@@ -4,8 +4,8 @@
  */
 import { assert } from '../std/assert.ts';
 import { accept, type Outcome } from '../std/outcome.ts';
+import type { DecodeCall, DecodeResult } from './decode-call.ts';
 import type { DecodeShape } from './decode-plan.ts';
-import type { DecodeCall, DecodeResult } from './decode-stage.ts';
 
 export interface DecodeBatch {
   readonly calls: readonly {

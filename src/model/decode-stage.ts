@@ -8,46 +8,11 @@ import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts'
 import type { Engine, Program } from '../tensor/engine.ts';
 import type { TensorData } from '../tensor/graph.ts';
 import type { ModelConfig } from './config.ts';
-import type { DecodeBatch, DecodeBatchResult } from './decode-batch.ts';
 import { createDecodeCache, type DecodeCache, sessionCacheBytes, slotsOf } from './decode-cache.ts';
+import { chunkTokens, type DecodeCall, type DecodeResult } from './decode-call.ts';
 import { buildDecodeGraph, maskedScore } from './decode-graph.ts';
 import { type DecodeShape, type PlannedRun, planCalls, sequencesOf } from './decode-plan.ts';
 import type { StageSpec } from './parameters.ts';
-
-/** Positions of a prefill call; calls with fewer are padded. */
-export const chunkTokens = 32;
-
-export interface DecodeCall {
-  readonly session: string;
-  /** Of the first row: the session's length, neither repeated nor skipped. */
-  readonly position: number;
-  /** Tokens [n] (a stage with the embedding) or rows [n·width] (any other), n from 1 to `chunkTokens`. */
-  readonly entry: Int32Array | Float32Array;
-  /** The shape to compute it in, to repeat a call; chosen here when left out. */
-  readonly shape?: DecodeShape;
-}
-
-export interface DecodeResult {
-  /** The last position's logits [V] (a stage with the head) or the output rows [n·width]. */
-  readonly output: Float32Array;
-  readonly shape: DecodeShape;
-}
-
-/** A stage's sessions, wherever its weights live. Calls run in the order they were made. */
-export interface DecodeHost {
-  /** `round` is the round whose w_r the session is pinned to; without it, the current one. See `DecodeStage`. */
-  openSession(call: { readonly session: string; readonly round?: number }): Promise<Outcome<OpenedSession>>;
-  decode(batch: DecodeBatch): Promise<DecodeBatchResult>;
-  closeSession(session: string): Promise<void>;
-}
-
-export interface OpenedSession {
-  readonly round: number;
-  /** Whose results agree bit for bit: the engine with its number of threads. */
-  readonly engineClass: string;
-  /** Longest sequence in tokens. */
-  readonly capacity: number;
-}
 
 export interface DecodeStageOptions {
   readonly engine: Engine;

@@ -8,7 +8,7 @@ import {
   decodeConfig,
   decodeWeights,
 } from '../../test/decode-network.ts';
-import { chunkTokens } from '../model/decode-stage.ts';
+import { chunkTokens } from '../model/decode-call.ts';
 import { createDecoder } from '../model/generate.ts';
 import { createNativeEngine } from '../platform/nodejs/onnx-native.ts';
 import { must } from '../std/assert.ts';

@@ -4,7 +4,8 @@
  * state bit for bit. It samples nothing and knows no text.
  */
 import type { ModelConfig } from '../model/config.ts';
-import { chunkTokens, type DecodeResult, type OpenedSession } from '../model/decode-stage.ts';
+import { chunkTokens, type DecodeResult } from '../model/decode-call.ts';
+import type { OpenedSession } from '../model/decode-host.ts';
 import type { StageSpec } from '../model/parameters.ts';
 import type { NodeId } from '../net/transport.ts';
 import { assert } from '../std/assert.ts';

@@ -3,9 +3,10 @@
  * logits travel as f32, because a continuation must not depend on how often it was computed. It knows no peers.
  */
 import { z } from 'zod';
+import type { DecodeCall, DecodeResult } from '../model/decode-call.ts';
+import type { OpenedSession } from '../model/decode-host.ts';
 import type { DecodeShape } from '../model/decode-plan.ts';
 import { decodeShapes } from '../model/decode-plan.ts';
-import type { DecodeCall, DecodeResult, OpenedSession } from '../model/decode-stage.ts';
 import { bytesOf, fromHex, toHex } from '../std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';

@@ -2,7 +2,8 @@
  * A replica of one stage as a decode session uses it: this node itself, called directly, or a peer, to which the calls of
  * many sessions go in one message. It opens, runs and closes where it is told; it chooses no replica.
  */
-import type { DecodeCall, DecodeResult, OpenedSession } from '../model/decode-stage.ts';
+import type { DecodeCall, DecodeResult } from '../model/decode-call.ts';
+import type { OpenedSession } from '../model/decode-host.ts';
 import { decodeProtocol } from '../net/protocol.ts';
 import type { NodeId } from '../net/transport.ts';
 import { type Outcome, type Rejection, reject } from '../std/outcome.ts';

@@ -3,7 +3,8 @@
  * sessions end, and every owner has a bound. It does not know whether an owner is a peer or this node itself.
  */
 import { packCalls, unpackResults } from '../model/decode-batch.ts';
-import type { DecodeCall, DecodeHost, DecodeResult, OpenedSession } from '../model/decode-stage.ts';
+import type { DecodeCall, DecodeResult } from '../model/decode-call.ts';
+import type { DecodeHost, OpenedSession } from '../model/decode-host.ts';
 import type { Clock } from '../std/clock.ts';
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import { createGather, type Gather } from './gather.ts';
