@@ -159,8 +159,7 @@ export function createVirtualPipeline(options: VirtualPipelineOptions): VirtualP
   };
 }
 
-interface Surroundings
-  extends Pick<VirtualPipeline, 'clock' | 'hub' | 'stages' | 'applied' | 'failovers'> {
+interface Surroundings extends Pick<VirtualPipeline, 'clock' | 'hub' | 'stages' | 'applied' | 'failovers'> {
   readonly options: VirtualPipelineOptions;
 }
 

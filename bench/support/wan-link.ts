@@ -2,10 +2,11 @@
  * The model of a link over the internet for the in-memory network: delay, rate, and what lost packets of a TCP
  * connection do to its messages, which are late then, with all that come after them. Nothing is lost for good.
  */
-import { uniform, type Random } from '../../src/std/random.ts';
+
 import type { LinkVerdict } from '../../src/net/memory-link.ts';
 import type { NodeId } from '../../src/net/transport.ts';
 import type { Clock } from '../../src/std/clock.ts';
+import { type Random, uniform } from '../../src/std/random.ts';
 
 export interface WanLinkOptions {
   readonly random: Random;

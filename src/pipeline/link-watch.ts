@@ -176,7 +176,7 @@ export function watchCall({ clock, silenceMs, progressMs, onDead }: WatchCallOpt
       return arm(nowMs + graceMs);
     }
     isOver = true;
-    onDead(nowMs - frameMs >= silenceMs ? 'silent' : 'no-progress');
+    onDead(frameMs + silenceMs <= progressAtMs + progressMs ? 'silent' : 'no-progress');
   };
   arm(deadlineMs());
 

@@ -5,9 +5,9 @@
 import { evaluateProtocol, type Protocol, stepProtocol, trainProtocol } from '../net/protocol.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import { type Clock, sleep } from '../std/clock.ts';
-import { accept, type Outcome, reject } from '../std/outcome.ts';
-import { readFrame } from './frames.ts';
-import { type LinkWatch, watchCall } from './link-watch.ts';
+import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
+import { type CallPlaces, createCallPlaces } from './call-places.ts';
+import type { LinkWatch } from './link-watch.ts';
 import {
   type BoundaryShape,
   decodeLoss,
@@ -23,6 +23,7 @@ import type { NormGuard } from './norm-guard.ts';
 import type { Router } from './routing.ts';
 import { encodeRows } from './row-codec.ts';
 import { rootMeanSquare } from './row-norm.ts';
+import { type WatchedRejection, watchedRequest } from './watched-request.ts';
 
 /** A replica was given up for another one. */
 export interface Failover {
@@ -65,7 +66,7 @@ export interface Passage {
 }
 
 export interface NextStage {
-  /** The passage of a new step, on the same replica as the one before while the round lasts. */
+  /** The passage of a new step: on the preferred replica if it is well, else on that of the step before. */
   open(driver: NodeId, round: number, step: number, before?: Passage): Passage;
   /** Retries elsewhere until an answer comes, a refusal is final, or the signal aborts (`aborted`). */
   train(
@@ -113,16 +114,20 @@ const backoffMsMax = 500;
 /** No progress of a callee that goes on sending frames, for this long, counts as hanging. */
 const progressMs = 20_000;
 
-export function createNextStage(options: NextStageOptions): NextStage {
+interface Caller extends NextStageOptions {
+  readonly places: CallPlaces;
+}
+
+export function createNextStage(given: NextStageOptions): NextStage {
+  const options: Caller = { ...given, places: createCallPlaces() };
   const { stage, shape } = options;
   return {
-    open: (driver, round, step, before) => ({
-      driver,
-      round,
-      step,
-      hop: before?.round === round ? before.hop : undefined,
-      used: new Map(),
-    }),
+    open: (driver, round, step, before) => {
+      const last = before?.round === round ? before.hop : undefined;
+      // Between two steps nothing is under way: a preferred replica that has come back is used again.
+      const hop = placeToBegin(options, options.candidates(stage)) ?? last;
+      return { driver, round, step, hop, used: new Map() };
+    },
     train: async (passage, call, signal, moved) => {
       const { round, step } = passage;
       const rows = encodeRows(call.rows, shape.codec);
@@ -175,7 +180,7 @@ export function createNextStage(options: NextStageOptions): NextStage {
 
 /** The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. */
 async function gather(
-  options: NextStageOptions,
+  options: Caller,
   passage: Passage,
   ids: readonly number[],
   node: NodeId,
@@ -193,13 +198,17 @@ async function gather(
 }
 
 async function trainAt(
-  options: NextStageOptions,
+  options: Caller,
   node: NodeId,
   message: Uint8Array,
   signal: AbortSignal,
   moved?: () => void,
 ): Promise<Outcome<TrainAnswer>> {
-  const answer = await call(options, node, trainProtocol, message, signal, moved);
+  const leave = await options.places.take(node, signal);
+  if (!leave) return reject(signal.aborted ? 'aborted' : 'busy', 'no place became free');
+  const answer = await call(options, node, trainProtocol, message, signal, moved).finally(leave);
+  // Those that wait for a place there need not find out one by one.
+  if (!answer.ok && !temporary.has(answer.code)) options.places.dismiss(node);
   if (!answer.ok) return answer;
   const decoded = decodeTrainAnswer(answer.value, options.shape);
   const sound = decoded.ok ? options.guard.check(rootMeanSquare(decoded.value.gradient)) : decoded;
@@ -261,7 +270,7 @@ async function untilAnswered<T>(
     }
     if (temporary.has(answer.code)) continue;
     router.penalise(node);
-    failed ??= { node, code: answer.code, lastSignMs: lastSign.get(answer) ?? clock.nowMs() };
+    failed ??= { node, code: answer.code, lastSignMs: lastSignMs(answer) ?? clock.nowMs() };
   }
   return reject('aborted');
 }
@@ -276,9 +285,6 @@ function placeToBegin({ preferred, router }: NextStageOptions, candidates: reado
   return router.expectedMs(node) <= preferenceRatio * fastest ? node : undefined;
 }
 
-/** When the peer of a failed call was last heard of. */
-const lastSign = new WeakMap<object, number>();
-
 /** One call, given up when the callee falls silent. */
 async function call(
   options: NextStageOptions,
@@ -288,48 +294,12 @@ async function call(
   signal: AbortSignal,
   moved = () => {},
 ): Promise<Outcome<Uint8Array>> {
-  const { clock, transport, links, router } = options;
-  const giveUp = new AbortController();
-  const onAbort = () => giveUp.abort();
-  signal.addEventListener('abort', onAbort, { once: true });
-  const startedMs = clock.nowMs();
-  let heardMs = startedMs;
-  let firstMs: number | undefined;
-  let queueDepth = 0;
-  let progress = -1;
-  let dead: string | undefined;
-  const watch = watchCall({
-    clock,
-    silenceMs: links.silenceMs(node) + links.transferMs(node, message.length),
-    progressMs,
-    onDead: (code) => {
-      dead = code;
-      giveUp.abort();
-    },
-  });
-  const answer = await transport.request(node, protocol, message, giveUp.signal, (bytes) => {
-    const nowMs = clock.nowMs();
-    const frame = readFrame(bytes);
-    if (!frame) return;
-    if (firstMs === undefined) links.transfer(node, message.length, nowMs - startedMs);
-    else links.frame(node, nowMs - heardMs);
-    firstMs ??= nowMs;
-    heardMs = nowMs;
-    queueDepth = frame.queueDepth;
-    if (frame.progress !== progress) moved();
-    progress = frame.progress;
-    watch.frame(frame.progress);
-  });
-  watch.stop();
-  signal.removeEventListener('abort', onAbort);
-  const nowMs = clock.nowMs();
-  if (answer.ok) {
-    const latencyMs = (firstMs ?? nowMs) - startedMs;
-    router.observe(node, { serviceMs: nowMs - startedMs - latencyMs, latencyMs, queueDepth });
-    options.onBytes?.(message.length, answer.value.length);
-    return answer;
-  }
-  const failure = dead && !signal.aborted ? reject(dead) : answer;
-  lastSign.set(failure, heardMs);
-  return failure;
+  const answer = await watchedRequest(options, { node, protocol, message, signal, progressMs, moved });
+  if (answer.ok) options.onBytes?.(message.length, answer.value.length);
+  return answer;
+}
+
+/** When the peer of a failed call was last heard of. */
+function lastSignMs(failure: Rejection): number | undefined {
+  return (failure as Partial<WatchedRejection>).lastSignMs;
 }

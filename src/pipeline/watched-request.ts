@@ -7,7 +7,7 @@ import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import { type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import { readFrame } from './frames.ts';
-import { type LinkWatch, watchCall } from './link-watch.ts';
+import { type LinkWatch, silenceMsMax, watchCall } from './link-watch.ts';
 import type { Router } from './routing.ts';
 
 export interface WatchedRequestOptions {
@@ -26,6 +26,8 @@ export interface WatchedRequest {
   readonly patience?: number;
   /** Frames without progress are believed for so long. */
   readonly progressMs: number;
+  /** The callee's work has moved on, its first sign of life included. */
+  readonly moved?: () => void;
 }
 
 /** A failed request with the time its callee was last heard of. */
@@ -33,43 +35,62 @@ export interface WatchedRejection extends Rejection {
   readonly lastSignMs: number;
 }
 
-/** `silent` and `no-progress` besides the transport's codes; `aborted` only when the signal did. */
+/**
+ * `silent` and `no-progress` besides the transport's codes; `aborted` only when the signal did. A callee given up as
+ * silent is listened to a little longer: a link that was only late is known for it from then on.
+ */
 export async function watchedRequest(
   { transport, clock, links, router }: WatchedRequestOptions,
-  { node, protocol, message, signal, patience = 1, progressMs }: WatchedRequest,
+  { node, protocol, message, signal, patience = 1, progressMs, moved }: WatchedRequest,
 ): Promise<Extract<Outcome<Uint8Array>, { ok: true }> | WatchedRejection> {
   const startedMs = clock.nowMs();
   let heardMs = startedMs;
   let firstMs: number | undefined;
   let queueDepth = 0;
+  let progress = -1;
   let dead: string | undefined;
-  const giveUp = new AbortController();
-  const onAbort = () => giveUp.abort();
+  const over = new AbortController();
+  const onAbort = () => over.abort();
   if (signal?.aborted) onAbort();
   signal?.addEventListener('abort', onAbort, { once: true });
+  let cancelListening = () => {};
+  let giveUp = () => {};
+  const givenUp = new Promise<undefined>((resolve) => {
+    giveUp = () => resolve(undefined);
+  });
   const watch = watchCall({
     clock,
     silenceMs: patience * (links.silenceMs(node) + links.transferMs(node, message.length)),
     progressMs,
     onDead: (code) => {
       dead = code;
-      giveUp.abort();
+      if (code === 'silent') cancelListening = clock.setTimer(silenceMsMax, () => over.abort());
+      else over.abort();
+      giveUp();
     },
   });
-  const answer = await transport.request(node, protocol, message, giveUp.signal, (bytes) => {
+  const asked = transport.request(node, protocol, message, over.signal, (bytes) => {
     const frame = readFrame(bytes);
     if (!frame) return;
     const nowMs = clock.nowMs();
     if (firstMs === undefined) links.transfer(node, message.length, nowMs - startedMs);
     else links.frame(node, nowMs - heardMs);
+    if (dead) return over.abort();
     firstMs ??= nowMs;
     heardMs = nowMs;
     queueDepth = frame.queueDepth;
+    if (frame.progress !== progress) moved?.();
+    progress = frame.progress;
     watch.frame(frame.progress);
   });
+  void asked.then(() => cancelListening());
+  const answer = (await Promise.race([asked, givenUp])) ?? reject(dead ?? 'silent');
   watch.stop();
   signal?.removeEventListener('abort', onAbort);
-  if (!answer.ok) return { ...(dead && !signal?.aborted ? reject(dead) : answer), lastSignMs: heardMs };
+  if (!answer.ok) {
+    const failure = signal?.aborted ? reject('aborted') : dead ? reject(dead) : answer;
+    return { ...failure, lastSignMs: heardMs };
+  }
   const nowMs = clock.nowMs();
   const latencyMs = (firstMs ?? nowMs) - startedMs;
   router.observe(node, { serviceMs: nowMs - startedMs - latencyMs, latencyMs, queueDepth });
