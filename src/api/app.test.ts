@@ -135,6 +135,16 @@ test('metrics are Prometheus text, and what is not known is left out', async () 
   assert.match(text, /^# HELP neuroshard_loss .+\n# TYPE neuroshard_loss gauge\nneuroshard_loss 5\.5$/m);
   assert.match(text, /^neuroshard_contributions_rejected_total\{code="norm-too-large"\} 2$/m);
   assert.match(text, /network="a \\"quoted\\" \\\\ name"/);
+  const { queue, ...counted } = pipeline;
+  assert.match(text, /^neuroshard_stage_info\{stage="0",stages="1",roles="driver validator"\} 1$/m);
+  assert.match(text, /^neuroshard_stage_replicas\{stage="0"\} 3$/m);
+  for (const [name, depth] of Object.entries(queue))
+    assert.ok(text.includes(`\nneuroshard_queue_depth{class="${name}"} ${depth}\n`), name);
+  assert.ok(text.includes(`\nneuroshard_utilisation_ratio ${counted.utilisation}\n`));
+  assert.ok(text.includes(`\nneuroshard_failovers_total ${counted.failovers}\n`));
+  assert.ok(text.includes(`\nneuroshard_microbatches_lost_total ${counted.lostMicrobatches}\n`));
+  assert.ok(text.includes('\nneuroshard_pipeline_starving 0\n'));
+  assert.ok(text.includes('\nneuroshard_convicted_drivers 0\n'));
   for (const line of text.trimEnd().split('\n')) {
     assert.match(line, /^(# (HELP|TYPE) neuroshard_\w+ .+|neuroshard_\w+(\{.+\})? -?[\d.e+-]+)$/);
   }

@@ -3,7 +3,7 @@
  * Source: https://prometheus.io/docs/instrumenting/exposition_formats/
  */
 import type { TextCounts } from './openai/counters.ts';
-import type { NodeStatus } from './status.ts';
+import type { NodeStatus, PipelineStatus, StageFacts } from './status.ts';
 
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | null];
 
@@ -74,8 +74,53 @@ export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
     ),
     metric('checkpoints_total', 'counter', 'Snapshots written.', single(totals.checkpoints)),
     metric('warnings_total', 'counter', 'Warnings logged.', single(totals.warnings)),
+    ...pipelineMetrics(status.stage, status.pipeline),
     ...(text ? textMetrics(text) : []),
   ].join('');
+}
+
+/** Stages are counted from 0, as everywhere outside what people read. */
+function pipelineMetrics(stage: StageFacts, pipeline: PipelineStatus): string[] {
+  const held = { stage: String(stage.index), stages: String(stage.count), roles: stage.roles.join(' ') };
+  const replicas = pipeline.replicas.map((count, index): Sample => [{ stage: String(index) }, count]);
+  const depths = Object.entries(pipeline.queue).map(([of, depth]): Sample => [{ class: of }, depth]);
+  const single = (value: number | null): Sample[] => [[{}, value]];
+  return [
+    metric('stage_info', 'gauge', 'The stage this node holds; always 1.', [[held, 1]]),
+    metric('stage_replicas', 'gauge', 'Nodes known to hold a stage, this one included.', replicas),
+    metric('queue_depth', 'gauge', 'Tasks that wait for compute, by class.', depths),
+    metric('queue_refused_total', 'counter', 'Tasks refused by a full queue.', single(pipeline.queueRefused)),
+    metric(
+      'utilisation_ratio',
+      'gauge',
+      'Share of the time with work in which this node computed.',
+      single(pipeline.utilisation),
+    ),
+    metric(
+      'pipeline_starving',
+      'gauge',
+      'Whether no replica of the next stage can be had.',
+      single(pipeline.starving ? 1 : 0),
+    ),
+    metric(
+      'failovers_total',
+      'counter',
+      'Replicas of the next stage given up for another.',
+      single(pipeline.failovers),
+    ),
+    metric(
+      'microbatches_lost_total',
+      'counter',
+      'Own microbatches that no replica would take.',
+      single(pipeline.lostMicrobatches),
+    ),
+    metric(
+      'convicted_drivers',
+      'gauge',
+      'Drivers found to train on batches that are not theirs.',
+      single(pipeline.convictedDrivers),
+    ),
+  ];
 }
 
 function textMetrics(text: TextCounts): string[] {
