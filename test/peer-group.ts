@@ -112,6 +112,10 @@ export function createPeerGroup(
       const real = options.replica ?? (await tinyReplica({ ...replicaSettings(network) }));
       const replica: StageReplica = {
         ...real,
+        trainStep: async (...call) => {
+          await sleep(net.clock, options.stepMs ?? 1000);
+          return real.trainStep(...call);
+        },
         backward: async (call) => {
           await sleep(net.clock, options.stepMs ?? 1000);
           return real.backward(call);

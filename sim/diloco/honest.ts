@@ -96,6 +96,7 @@ export function computing(world: DilocoWorld, env: NodeEnv, real: StageReplica):
   };
   return {
     ...real,
+    trainStep: (...call) => after(stepMs, () => real.trainStep(...call)),
     backward: (call) => after(stepMs, () => real.backward(call)),
     contribute: () => after(stepMs / 10, () => real.contribute()),
     screen: (...which) => after(stepMs / 50, () => real.screen(...which)),

@@ -197,7 +197,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       await server?.reset();
     },
     innerStep: (round, step, signal) =>
-      driver.innerStep({ round, step, learningRate: rate(round, step) }, signal),
+      stages === 1 && training.microbatches === 1
+        ? wholeStep(options, { round, step, learningRate: rate(round, step) }, signal)
+        : driver.innerStep({ round, step, learningRate: rate(round, step) }, signal),
     evaluate: async (round, batches, signal) => {
       let total = 0;
       for (const { tokens, labels } of batches) {
@@ -223,6 +225,22 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       fraud.close();
     },
   };
+}
+
+/**
+ * The same step in one call to the replica instead of four, which cost 2% of a small model's step: one microbatch of a
+ * model held whole.
+ */
+async function wholeStep(
+  { batch, replica, key }: PipelineOptions,
+  place: { readonly round: number; readonly step: number; readonly learningRate: number },
+  signal: AbortSignal,
+): Promise<Outcome<StepTaken>> {
+  const { round, step, learningRate } = place;
+  const microbatch = await batch(round, step, 0);
+  if (signal.aborted) return reject('aborted');
+  const taken = await replica.trainStep([microbatch], learningRate);
+  return accept({ driver: key.nodeId, round, step, ...taken, microbatches: 1, lost: null });
 }
 
 function boundaryOf({ model, training }: NetworkManifest): BoundaryShape {
