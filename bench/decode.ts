@@ -1,6 +1,6 @@
 /**
- * Writing text: through four local stages over libp2p against one process, 32 texts at once against one forward of batch
- * 32, and the pause when a stage is killed or stopped in the middle.
+ * Writing text through four stages over libp2p and in one process, 32 texts at once against one forward of batch 32, and
+ * the pause when a stage is killed or stopped.
  * Run: `node bench/decode.ts [--preset tiny] [--stages 4] [--sessions 32] [--tokens 64] [--json]`.
  */
 import { performance } from 'node:perf_hooks';
