@@ -157,3 +157,13 @@ test('a stage goes on from its snapshot with the same bits, and takes none of an
     checkTensors((await again[i]!.snapshot()).tensors, (await stage.snapshot()).tensors);
   }
 });
+
+test('a stage of the same shape is another stage all the same', async () => {
+  const middle = (stageIndex: number) => {
+    const plan = new Uint8Array(32).fill(40 + stageIndex);
+    return tinyReplica({ config: { ...tinyConfig, layers: 4 }, stages: 4, stageIndex, plan });
+  };
+  const [second, third] = await Promise.all([middle(1), middle(2)]);
+  assert.equal((await second!.info()).flatLength, (await third!.info()).flatLength);
+  assert.equal(codeOf(await third!.restore(await second!.snapshot())), 'snapshot-mismatch');
+});

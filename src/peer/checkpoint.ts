@@ -68,7 +68,8 @@ export interface CheckpointKeeper {
   snapshotNow(): Promise<boolean>;
   /**
    * Before training begins: puts the replica where the newest whole snapshot stands; undefined when there is none. What
-   * is damaged of newer ones is a warning each. Throws CodedError `snapshot-mismatch` when it is of another model.
+   * is damaged of newer ones is a warning each. Throws CodedError `snapshot-mismatch` when it is of another model
+   * or another stage.
    */
   restore(): Promise<Restored | undefined>;
   /** Resolves when no write is under way. */
@@ -167,7 +168,7 @@ export function createCheckpointKeeper(options: CheckpointOptions): CheckpointKe
       if (!snapshot) return undefined;
       const restored = await replica.restore(snapshot.replica);
       if (!restored.ok) {
-        const detail = `the snapshots in this node's folder belong to another model (${restored.detail})`;
+        const detail = `the snapshots in this node's folder belong to another model or stage (${restored.detail})`;
         throw new CodedError(restored.code, `${detail}; give this network a folder of its own`);
       }
       lastBytes = bytes;
