@@ -312,7 +312,7 @@ export function describeNetwork(
       `about ${formatBytes(Math.max(...bytes))} for each node${stages.length > 1 ? ' at most' : ''}`,
     ],
     ['dataset', network.dataset],
-    ['round', `${training.innerSteps} inner steps of ${describeStep(network)} tokens`],
+    ['round', `${training.innerSteps} inner steps of ${describeStep(network)}`],
     ['exchange', `${outer.compression}, aggregated by ${outer.aggregator}`],
     ['members', `${members.length}: ${describeFailures(members.length, failures)}`],
     ['contributions', `of ${members.length} in a round ${describeHostile(hostile)}`],
@@ -322,8 +322,8 @@ export function describeNetwork(
 }
 
 function describeStep({ training: { microbatches, batch, sequence, stages, activations } }: NetworkManifest) {
-  const step = `${microbatches > 1 ? `${microbatches} × ` : ''}${batch} × ${sequence}`;
-  return stages > 1 ? `${step} (${activations} between stages)` : step;
+  const step = `${microbatches > 1 ? `${microbatches} × ` : ''}${batch} × ${sequence} tokens`;
+  return stages > 1 ? `${step}, ${activations} between stages` : step;
 }
 
 interface StageDescription {
