@@ -43,7 +43,7 @@ export async function runStorm(cluster: Cluster, options: StormOptions): Promise
   for (const index of options.mortal) if (!cluster.isUp(index)) await cluster.start(index);
 }
 
-function badWeather(random: Parameters<typeof between>[0]): Weather {
+export function badWeather(random: Parameters<typeof between>[0]): Weather {
   if (chance(random, 0.3)) return calm;
   return {
     loss: between(random, 0, 0.4),

@@ -14,7 +14,7 @@ import type { PipelineStage } from '../../src/optim/pipeline-stage.ts';
 import { createPipelineSums } from '../../src/optim/pipeline-sums.ts';
 import { createDriver } from '../../src/pipeline/driver.ts';
 import { createLinkWatch } from '../../src/pipeline/link-watch.ts';
-import { type BoundaryShape, microbatchesMax } from '../../src/pipeline/messages.ts';
+import type { BoundaryShape } from '../../src/pipeline/messages.ts';
 import { createNextStage, type Failover } from '../../src/pipeline/next-stage.ts';
 import { createNormGuard } from '../../src/pipeline/norm-guard.ts';
 import { createRouter } from '../../src/pipeline/routing.ts';
@@ -53,7 +53,9 @@ export interface Applied {
   readonly numbers: readonly number[];
 }
 
-/** Names a microbatch of a whole run; exact in f32 rows for some two thousand steps. */
+const microbatchesMax = 64;
+
+/** Names a microbatch of a whole run; exact in f32 rows for 131,072 steps of up to 64. */
 export function numberOf(step: number, index: number): number {
   return step * microbatchesMax + index;
 }

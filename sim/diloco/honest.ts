@@ -19,9 +19,11 @@ import { type DilocoWorld, freshReplica, stageOf } from './world.ts';
 export function honestNode(world: DilocoWorld): NodeProgram {
   return async (env) => {
     const fresh = await freshReplica(world.network, stageOf(world, env.index));
-    const replica = watched(world, env, computing(world, env, fresh));
+    const surveyed = world.survey?.(env, fresh);
+    const replica = watched(world, env, computing(world, env, surveyed?.replica ?? fresh));
     const { snapshotMs } = world.machines[env.index]!;
     const events: PeerOptions['events'] = (event) => {
+      surveyed?.events(event);
       if (event.type === 'round') observe(env, () => checkChain(world, env));
       const isFatal =
         (event.type === 'warning' && event.code === 'consensus-failed') ||
@@ -39,7 +41,12 @@ export function honestNode(world: DilocoWorld): NodeProgram {
             intervalMs: snapshotMs,
           });
     await checkpoints?.restore();
-    const peer = await startPeer(world, env, { replica, events, ...(checkpoints && { checkpoints }) });
+    const peer = await startPeer(world, env, {
+      replica,
+      events,
+      ...(checkpoints && { checkpoints }),
+      ...(surveyed && { transport: surveyed.transport }),
+    });
     world.peers.set(env.index, peer);
     observe(env, () => world.checker.stands(env.index, peer.position.round, peer.position.stateHash));
     return runTraining(env, peer, (error) => {
@@ -69,7 +76,7 @@ export async function startPeer(
     heldOutBatches: 0,
     ...parts,
   });
-  if (network.training.stages > 1) trainApart(peer);
+  if (world.apart) trainApart(peer);
   return peer;
 }
 
@@ -87,15 +94,21 @@ export function runTraining(env: NodeEnv, peer: Peer, onEnd: (error: unknown) =>
   };
 }
 
+const hungMs = 100;
+
 /** Every computation takes its time, drawn anew, and that is when others act. */
 export function computing(world: DilocoWorld, env: NodeEnv, real: StageReplica): StageReplica {
-  const { stepMs } = world.machines[env.index]!;
+  const { stepMs, forwardMs } = world.machines[env.index]!;
   const after = async <T>(costMs: number, work: () => Promise<T>): Promise<T> => {
     await sleep(env.clock, costMs * between(env.random, 0.9, 1.3));
+    while (world.hung.has(env.index)) await sleep(env.clock, hungMs);
     return env.during(work());
   };
   return {
     ...real,
+    ...(forwardMs !== undefined && {
+      forward: (call: Parameters<StageReplica['forward']>[0]) => after(forwardMs, () => real.forward(call)),
+    }),
     trainStep: (...call) => after(stepMs, () => real.trainStep(...call)),
     backward: (call) => after(stepMs, () => real.backward(call)),
     contribute: () => after(stepMs / 10, () => real.contribute()),

@@ -13,6 +13,8 @@ import type { KeyPair } from '../../src/identity/keys.ts';
 import type { ModelConfig } from '../../src/model/config.ts';
 import type { StoredSnapshot } from '../../src/peer/checkpoint.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../../src/peer/network.ts';
+import type { Transport } from '../../src/net/transport.ts';
+import type { EventSink } from '../../src/peer/events.ts';
 import type { Peer } from '../../src/peer/peer.ts';
 import { replicaSettings } from '../../src/peer/plan.ts';
 import { defaultOuter } from '../../src/peer/policy.ts';
@@ -21,6 +23,7 @@ import { sha256 } from '../../src/std/hash.ts';
 import { merkleRoot } from '../../src/std/merkle.ts';
 import { uniformBelow } from '../../src/std/random.ts';
 import { createInterpreter } from '../../src/tensor/interpreter.ts';
+import type { NodeEnv } from '../cluster.ts';
 import { idealSignatures } from '../ideal-signatures.ts';
 import { pick, stream } from '../random.ts';
 import type { DilocoChecker } from './checkers.ts';
@@ -41,8 +44,18 @@ const oneLayer: ModelConfig = {
 
 /** How fast a node computes, and how often it writes a snapshot; null: its disk holds only what protocols store. */
 export interface Machine {
+  /** Of a backward pass. */
   readonly stepMs: number;
+  /** Of a forward pass alone; nothing unless given. */
+  readonly forwardMs?: number;
   readonly snapshotMs: number | null;
+}
+
+/** What stands between an honest node and its real parts, to see what they do. */
+export interface Surveyed {
+  readonly replica: StageReplica;
+  readonly transport: Transport;
+  readonly events: EventSink;
 }
 
 export interface DilocoWorld {
@@ -56,6 +69,11 @@ export interface DilocoWorld {
   readonly snapshots: Map<number, StoredSnapshot>;
   /** Honest nodes in their present life. */
   readonly peers: Map<number, Peer>;
+  /** Stages train by themselves: the pipeline is not simulated. */
+  readonly apart: boolean;
+  /** Nodes whose computations do not come to their end, as long as they are in here. */
+  readonly hung: Set<number>;
+  readonly survey?: (env: NodeEnv, replica: StageReplica) => Surveyed;
 }
 
 const shards = 6;
@@ -102,10 +120,13 @@ export interface WorldOptions {
   readonly compression: CodecName;
   readonly machines: readonly Machine[];
   readonly checker: (network: NetworkManifest) => DilocoChecker;
+  /** Through the pipeline, so many microbatches to a step; without it each stage trains by itself. */
+  readonly microbatches?: number;
+  readonly survey?: (network: NetworkManifest) => NonNullable<DilocoWorld['survey']>;
 }
 
 export function createWorld(options: WorldOptions): DilocoWorld {
-  const { seed, keys, members, stages, compression, machines } = options;
+  const { seed, keys, members, stages, compression, machines, microbatches } = options;
   const { dataset, hash } = madeDataset(seed);
   const document = createNetworkDocument(
     {
@@ -127,6 +148,7 @@ export function createWorld(options: WorldOptions): DilocoWorld {
         weightDecay: 0.1,
         clip: 1,
         stages,
+        ...(microbatches !== undefined && { microbatches }),
       },
       outer: defaultOuter(compression, 'default'),
       members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
@@ -142,6 +164,9 @@ export function createWorld(options: WorldOptions): DilocoWorld {
     machines,
     snapshots: new Map(),
     peers: new Map(),
+    apart: stages > 1 && microbatches === undefined,
+    hung: new Set(),
+    ...(options.survey && { survey: options.survey(network) }),
   };
 }
 

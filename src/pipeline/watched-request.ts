@@ -7,7 +7,7 @@ import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import { type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import { readFrame } from './frames.ts';
-import { type LinkWatch, silenceMsMax, watchCall } from './link-watch.ts';
+import { type LinkWatch, watchCall } from './link-watch.ts';
 import type { Router } from './routing.ts';
 
 export interface WatchedRequestOptions {
@@ -37,7 +37,8 @@ export interface WatchedRejection extends Rejection {
 
 /**
  * `silent` and `no-progress` besides the transport's codes; `aborted` only when the signal did. A callee given up as
- * silent is listened to a little longer: a link that was only late is known for it from then on.
+ * silent is listened to for as long again: a link that was only late is known for it from then on, and a node that hung
+ * for longer says nothing about its link.
  */
 export async function watchedRequest(
   { transport, clock, links, router }: WatchedRequestOptions,
@@ -58,13 +59,14 @@ export async function watchedRequest(
   const givenUp = new Promise<undefined>((resolve) => {
     giveUp = () => resolve(undefined);
   });
+  const silenceMs = patience * (links.silenceMs(node) + links.transferMs(node, message.length));
   const watch = watchCall({
     clock,
-    silenceMs: patience * (links.silenceMs(node) + links.transferMs(node, message.length)),
+    silenceMs,
     progressMs,
     onDead: (code) => {
       dead = code;
-      if (code === 'silent') cancelListening = clock.setTimer(silenceMsMax, () => over.abort());
+      if (code === 'silent') cancelListening = clock.setTimer(silenceMs, () => over.abort());
       else over.abort();
       giveUp();
     },
