@@ -132,7 +132,7 @@ function askEverybody(world: DilocoWorld, { clock, random, transport }: NodeEnv)
   const again = () => {
     const peer = pick(random, members).nodeId;
     const place = {
-      round: pick(random, [...world.peers.values()]).position.round,
+      round: Math.max(0, world.checker.newestRound()),
       stage: uniformBelow(random, training.stages),
       step: uniformBelow(random, training.innerSteps),
       driver: pick(random, members).nodeId,

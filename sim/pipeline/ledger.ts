@@ -359,6 +359,7 @@ function commit(l: LedgerState, step: DriverStep): void {
 
 function hear(l: LedgerState, env: NodeEnv, event: NodeEvent): void {
   const code = event.type === 'warning' ? event.code : event.type === 'failover' ? 'failover' : undefined;
+  if (process.env.SIMLOG) console.log(((env.clock.nowMs() - 1.7e12) / 1000).toFixed(2), env.index, JSON.stringify(event).slice(0, 150));
   if (code === undefined) return;
   l.events.set(code, (l.events.get(code) ?? 0) + 1);
   const self = env.key.nodeId;

@@ -143,6 +143,13 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     clip: training.clip,
   };
   const rate = (round: number, step: number) => learningRate(training, round * training.innerSteps + step);
+  /** This stage took a step, and the next one did not, as far as is known. */
+  const tellLost = ({ step, round, driver, lost }: StepTaken) => {
+    if (lost === null) return;
+    const whose = `step ${step} of round ${round} of Driver ${driver.slice(0, 8)}`;
+    const detail = `${whose} may be lost from stage ${stage + 1} on (${lost})`;
+    options.events({ type: 'warning', code: 'step-lost', detail });
+  };
   const server =
     stage === 0
       ? undefined
@@ -156,7 +163,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           learningRate: rate,
           checkClaim: (request) => fraud.check(request),
           isConvicted: (node) => fraud.isConvicted(node),
-          onStep: options.onServed,
+          onStep: (step) => {
+            tellLost(step);
+            options.onServed(step);
+          },
         });
   const driver = createDriver({
     node,

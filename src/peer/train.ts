@@ -165,6 +165,8 @@ async function driveRound(peer: Peer, before: RoundWork, signal: AbortSignal): P
       // The caller of this function finds out what ended the step; all that was refused is not tried at full speed.
       if (taken.code === 'aborted') break;
       emit(peer, { type: 'warning', code: taken.code, detail: `inner step ${step} of round ${round}` });
+      // This node was started again, and the later stages still have what it lost: no step is made twice.
+      if (taken.code === 'stale-step') step++;
       await sleep(clock, catchUpWaitMs, signal).catch(() => {});
       continue;
     }
@@ -206,8 +208,8 @@ async function innerStep(peer: Peer, round: number, step: number, signal: AbortS
   }
 }
 
-/** A Driver that has not been heard of for this long is not waited for. */
-const driverIdleMs = 10_000;
+/** Drivers that have not been heard of for this long are not waited for; one that failed over may come back before. */
+const driverIdleMs = 60_000;
 
 /** Serves the stages before until their Drivers have made their steps, or the round does not wait any longer. */
 async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
@@ -222,13 +224,13 @@ async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
 
 function isServed(peer: Peer): boolean {
   if (peer.coordinator.isDecided() || findLag(peer)) return true;
+  // The Drivers are through with the round, or hold it up.
+  if (peer.coordinator.isComplete(0) || peer.coordinator.isLate()) return true;
   const drivers = [...peer.pipeline.served().values()];
-  // The Drivers are through with the round, and none came here: nobody needs to wait for this node.
-  if (drivers.length === 0) return peer.coordinator.isComplete(0);
   const { clock, network } = peer.options;
   const isOver = ({ step, heardMs }: { step: number; heardMs: number }) =>
     step + 1 >= network.training.innerSteps || clock.nowMs() - heardMs > driverIdleMs;
-  return drivers.every(isOver) || peer.coordinator.isLate();
+  return drivers.length > 0 && drivers.every(isOver);
 }
 
 /** pseudo-gradient → compress → announce; nothing if the round was closed without us or no step was made. */

@@ -30,6 +30,7 @@ export interface DriverOptions {
 }
 
 export interface Driver {
+  /** `stale-step`: the stages behind have taken it already, for an earlier life of this node; `nothing-trained`, `aborted`. */
   innerStep(
     place: { readonly round: number; readonly step: number; readonly learningRate: number },
     signal: AbortSignal,
@@ -53,12 +54,18 @@ export function createDriver(options: DriverOptions): Driver {
       path = openPath(node, { name: self, driver: self, round, step }, path);
       const current = path;
       const turn = inTurn();
+      const stale: number[] = [];
       await inWindow(microbatches, window, signal, async (index, running) => {
         const microbatch = await turn(() => options.batch(round, step, index));
         const result = await runMicrobatch(node, current, microbatch, running);
-        if (!result.ok && !running.aborted) options.onLost(index, result.code);
+        if (result.ok || running.aborted) return;
+        if (result.code === 'stale-step') stale.push(index);
+        else options.onLost(index, result.code);
       });
       if (signal.aborted) return reject('aborted');
+      if (stale.length > 0 && current.losses.size === 0)
+        return reject('stale-step', 'taken by the stages after this one before this node was started again');
+      for (const index of stale) options.onLost(index, 'stale-step');
       if (current.losses.size === 0) return reject('nothing-trained');
       return finishStep(node, current, learningRate, signal);
     },

@@ -211,11 +211,10 @@ async function trainAt(
   if (!answer.ok && !temporary.has(answer.code)) options.places.dismiss(node);
   if (!answer.ok) return answer;
   const decoded = decodeTrainAnswer(answer.value, options.shape);
+  // What an honest replica never answers.
+  if (!decoded.ok) options.transport.penalize(node, decoded.code);
   const sound = decoded.ok ? options.guard.check(rootMeanSquare(decoded.value.gradient)) : decoded;
-  if (sound.ok) return decoded;
-  // What an honest replica never answers: it is not asked again for a while.
-  options.transport.penalize(node, sound.code);
-  return reject('unsound-answer', sound.code);
+  return sound.ok ? decoded : reject('unsound-answer', sound.code);
 }
 
 interface Answered<T> {
@@ -235,6 +234,7 @@ async function untilAnswered<T>(
   let waitMs = backoffMsMin;
   let starving = false;
   let isRefused = false;
+  let isStale = false;
   let failed: { node: NodeId; code: string; lastSignMs: number } | undefined;
   const accepted = () => {
     if (failed) options.onFailover({ stage, ...failed, acceptedMs: clock.nowMs() });
@@ -245,6 +245,8 @@ async function untilAnswered<T>(
     const sticky = passage.hop ?? placeToBegin(options, candidates);
     const node = router.choose(candidates, { ...(sticky !== undefined && { sticky }), exclude: tried });
     if (node === undefined) {
+      // Who has not taken the step may be away for long; the Driver goes on with the next one.
+      if (isStale) return reject('stale-step');
       if (!starving && candidates.length === 0) {
         starving = true;
         options.onStarving(stage, true);
@@ -254,6 +256,8 @@ async function untilAnswered<T>(
       waitMs = Math.min(2 * waitMs, backoffMsMax);
       continue;
     }
+    // The replicas of a stage train apart: what is usual at one need not be at another.
+    if (passage.hop !== undefined && passage.hop !== node) options.guard.reset();
     const answer = await ask(node, accepted);
     if (answer.ok) {
       accepted();
@@ -263,6 +267,7 @@ async function untilAnswered<T>(
     }
     if (signal.aborted) break;
     tried.add(node);
+    isStale ||= answer.code === 'stale-step';
     if (final.has(answer.code)) {
       if (isRefused || candidates.length === 1) return answer;
       isRefused = true;

@@ -32,6 +32,8 @@ export interface Path {
   readonly losses: Map<number, number>;
   /** Set by the first pass of the step. */
   prepared: { readonly ids: readonly number[]; readonly ownNorm: number } | undefined;
+  /** Its step has been taken. */
+  taken: boolean;
 }
 
 export function openPath(
@@ -41,7 +43,7 @@ export function openPath(
 ): Path {
   const { driver, round, step } = place;
   const passage = node.next?.open(driver, round, step, before?.passage);
-  return { ...place, passage, losses: new Map(), prepared: undefined };
+  return { ...place, passage, losses: new Map(), prepared: undefined, taken: false };
 }
 
 export interface Microbatch {
@@ -201,6 +203,7 @@ export async function applyStep(
     node.next ? node.next.apply(path.passage!, norm, signal) : accept(undefined),
   ]);
   if (!own.ok) return own;
+  path.taken = true;
   const loss = ids.reduce((sum, id) => sum + (path.losses.get(id) ?? 0), 0) / ids.length;
   const { driver, round, step } = path;
   const lost = rest.ok ? null : rest.code;

@@ -183,8 +183,12 @@ async function begin(serving: Serving, from: NodeId, request: TrainRequest): Pro
   if (!driver.ok) return driver;
   const rows = decodeRows(request.rows, shape.codec, shape.tokens * shape.width);
   if (!rows.ok) return blame(transport, from, rows);
+  // Who was away, or used another replica, comes back with weights that have moved on.
+  const known = serving.paths.get(`${from}/${driver.value}`);
+  if (!known || request.step > known.step + 1) guard.reset();
+  // Refused, and nobody is to blame: honest training has such leaps, too.
   const normal = guard.check(rootMeanSquare(rows.value));
-  if (!normal.ok) return blame(transport, from, normal);
+  if (!normal.ok) return normal;
   const path = await pathFor(serving, from, driver.value, request);
   if (!path.ok) return path;
   const { index, labels, claim } = request;
@@ -213,8 +217,10 @@ async function pathFor(
   const known = serving.paths.get(name);
   const heard = serving.drivers.get(driver);
   serving.drivers.set(driver, { step: heard?.step ?? -1, heardMs: clock.nowMs() });
+  // A Driver that was started again may have lost a step that counts here: not twice.
+  if (known && known.round === round && (known.step > step || (known.step === step && known.taken)))
+    return reject('stale-step');
   if (known?.round === round && known.step === step) return accept(known);
-  if (known && known.round === round && known.step > step) return reject('stale-step');
   if (!known && serving.paths.size >= pathsMax) return reject('busy');
   const opened = openPath(node, { name, driver, round, step }, known);
   serving.paths.set(name, opened);
