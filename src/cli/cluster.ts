@@ -35,6 +35,8 @@ export interface ClusterOptions {
   readonly heldOutBatches: number;
   /** Whether the first node also writes a short text after each round. */
   readonly samples: boolean;
+  /** Where the first node serves its API; without it none does. */
+  readonly apiPort?: number;
   /** Further arguments for every node. */
   readonly nodeArgs?: readonly string[];
 }
@@ -116,7 +118,9 @@ function nodeArguments(
 ): string[] {
   const threads = Math.max(1, Math.floor(availableParallelism() / options.nodes));
   const args = ['node', 'start', '--network', node.networkFile, '--data', node.home];
-  args.push('--dataset', options.datasetDirectory, '--listen', node.listen, '--local', '--no-api');
+  args.push('--dataset', options.datasetDirectory, '--listen', node.listen, '--local');
+  if (node.first && options.apiPort !== undefined) args.push('--port', String(options.apiPort));
+  else args.push('--no-api');
   args.push('--threads', String(threads));
   if (options.rounds !== undefined) args.push('--rounds', String(options.rounds));
   args.push('--held-out-batches', String(node.first ? options.heldOutBatches : 0));

@@ -34,7 +34,7 @@ test('32 times too large is refused and moves nothing; what is small does no har
   for (const rms of [0.33, 3, 1e4]) assert.equal(guard.check(rms).ok, false, String(rms));
   assert.equal(guard.typicalRms(), typical);
   for (const rms of [0.3, 0.0004, 0]) assert.ok(guard.check(rms).ok);
-  assert.ok(Math.abs(Math.log(guard.typicalRms()! / typical!)) <= 3 * 0.02 + 1e-9);
+  assert.ok(Math.abs(Math.log(guard.typicalRms()! / typical!)) <= 3 * 0.05 + 1e-9);
 });
 
 test('a few wild values among the first do not set the measure', () => {
@@ -45,18 +45,18 @@ test('a few wild values among the first do not set the measure', () => {
   assert.equal(guard.check(9e4).ok, false);
 });
 
-test('one message moves the measure by 2% at most, so an absurd one stays refused for over 100 more', () => {
+test('one message moves the measure by 5% at most, so an absurd one stays refused for as many as it takes', () => {
   const size = fc.double({ min: -10, max: 10, noNaN: true }).map(Math.exp);
   fc.assert(
     fc.property(size, fc.array(size, { minLength: 1, maxLength: 120 }), (typical, messages) => {
       const guard = settled(typical);
       // Absurd: so far off that it stays beyond the factor, whatever is said before it.
-      const absurd = typical * 32 * Math.exp(0.02 * messages.length) * 1.001;
+      const absurd = typical * 32 * Math.exp(0.05 * messages.length) * 1.001;
       for (const rms of messages) {
         const before = guard.typicalRms()!;
         guard.check(rms);
         const moved = Math.abs(Math.log(guard.typicalRms()! / before));
-        assert.ok(moved <= 0.02 + 1e-9, String(moved));
+        assert.ok(moved <= 0.05 + 1e-9, String(moved));
       }
       assert.equal(guard.check(absurd).ok, false);
     }),

@@ -131,3 +131,13 @@ test('chooses a candidate that is not excluded, and the same one with the same s
     ),
   );
 });
+
+test('a node that was slow once and left alone since is worth another try', async () => {
+  const { router, clock } = start();
+  router.observe('slow', { serviceMs: 5_000, latencyMs: 1, queueDepth: 0 });
+  router.observe('fast', { serviceMs: 50, latencyMs: 1, queueDepth: 0 });
+  assert.ok(router.expectedMs('slow') > 2_000);
+  await clock.run(clock.nowMs() + 90_000);
+  router.observe('fast', { serviceMs: 50, latencyMs: 1, queueDepth: 0 });
+  assert.ok(router.expectedMs('slow') < router.expectedMs('fast'));
+});

@@ -40,6 +40,8 @@ const penaltyHalvesMs = 3_000;
 const healedMs = 100;
 /** What a queue held is soon no longer so. */
 const queueHalvesMs = 2_000;
+/** A node that was slow once, say while it compiled its graphs, is tried again. */
+const serviceHalvesMs = 10_000;
 /** Among the best: expected within this factor of the best, or so near to it that the difference means nothing. */
 const amongBestFactor = 2;
 const amongBestMs = 10;
@@ -86,8 +88,10 @@ export function createRouter({ clock, random }: { readonly clock: Clock; readonl
   const expectedMs = (node: NodeId): number => {
     const score = scores.get(node);
     if (!score?.isKnown) return penaltyMs(node);
-    const fading = 0.5 ** (Math.max(0, clock.nowMs() - score.observedMs) / queueHalvesMs);
-    return score.serviceMs * (score.queueDepth * fading + 1) + score.latencyMs + penaltyMs(node);
+    const idleMs = Math.max(0, clock.nowMs() - score.observedMs);
+    const waiting = score.queueDepth * 0.5 ** (idleMs / queueHalvesMs);
+    const serviceMs = score.serviceMs * 0.5 ** (idleMs / serviceHalvesMs);
+    return serviceMs * (waiting + 1) + score.latencyMs + penaltyMs(node);
   };
 
   return {

@@ -32,6 +32,8 @@ export interface HarnessOptions {
   readonly training?: Partial<TrainingPolicy>;
   readonly nodeArgs?: readonly string[];
   readonly seed?: number;
+  /** Of the first node's API. */
+  readonly apiPort?: number;
   /** Makes the dataset in the folder given; without it the shipped one. */
   readonly buildDataset?: (folder: string) => Promise<unknown>;
 }
@@ -79,6 +81,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: 2,
     samples: false,
+    ...(options.apiPort !== undefined && { apiPort: options.apiPort }),
     nodeArgs: options.nodeArgs ?? [],
   });
   const events = new Map<string, NodeEvent[]>(cluster.nodes.map(({ spec }) => [spec.name, []]));
