@@ -90,6 +90,7 @@ test('each step takes the batch of every member at that position, at the rate of
     tokens: 8 * tokensPerStep,
     initialHeldOutLoss: 10,
     finalHeldOutLoss: 2,
+    losses: [0, 1, 2, 3, 4, 5, 6, 7],
     curve: [
       { step: 3, tokens: 3 * tokensPerStep, trainingLoss: 1, heldOutLoss: 7 },
       { step: 6, tokens: 6 * tokensPerStep, trainingLoss: 4, heldOutLoss: 4 },
