@@ -142,6 +142,11 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     next,
     clip: training.clip,
   };
+  /** Tokens a second that this stage trained on while it was at work; 0 before it was. */
+  const speed = () => {
+    const { served, busyMs } = queue.stats();
+    return busyMs === 0 ? 0 : Math.round((1000 * served.backward * shape.tokens) / busyMs);
+  };
   const rate = (round: number, step: number) => learningRate(training, round * training.innerSteps + step);
   /** This stage took a step, and the next one did not, as far as is known. */
   const tellLost = ({ step, round, driver, lost }: StepTaken) => {
@@ -200,16 +205,20 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;
       latest = round;
-      directory.announceSelf({ stage, round, accepting: true, memoryBytes: options.memoryBytes });
+      const { memoryBytes } = options;
+      directory.announceSelf({ stage, round, accepting: true, memoryBytes, tokensPerSecond: speed() });
     },
     end: async () => {
       admitted = -1;
       await server?.reset();
     },
-    innerStep: (round, step, signal) =>
-      stages === 1 && training.microbatches === 1
-        ? wholeStep(options, { round, step, learningRate: rate(round, step) }, signal)
-        : driver.innerStep({ round, step, learningRate: rate(round, step) }, signal),
+    innerStep: async (round, step, signal) => {
+      const place = { round, step, learningRate: rate(round, step) };
+      if (stages === 1 && training.microbatches === 1) return wholeStep(options, place, signal);
+      const taken = await driver.innerStep(place, signal);
+      if (taken.ok) tellLost(taken.value);
+      return taken;
+    },
     evaluate: async (round, batches, signal) => {
       let total = 0;
       for (const { tokens, labels } of batches) {
