@@ -46,9 +46,9 @@ const costs = [
 ];
 const microbatches = 8;
 const replicas = 4;
-/** A node that failed is back after so long, so that few are away at once. */
-const awayMs = [1_000, 4_000] as const;
-const betweenMs = [1_500, 4_500] as const;
+/** A node that failed is back after so long: before the next one fails. */
+const awayMs = [1_000, 2_000] as const;
+const betweenMs = [2_200, 4_000] as const;
 
 export async function runVirtualFailovers(options: VirtualFailoverOptions): Promise<VirtualFailovers> {
   const { events, seed, rttMs, loss, quietMs = 600_000 } = options;

@@ -33,11 +33,7 @@ export function hostileNeighbour(world: DilocoWorld, kind: NeighbourKind): NodeP
   };
 }
 
-function badParts(
-  env: NodeEnv,
-  kind: NeighbourKind,
-  replica: StageReplica,
-): Partial<PeerOptions> {
+function badParts(env: NodeEnv, kind: NeighbourKind, replica: StageReplica): Partial<PeerOptions> {
   switch (kind) {
     case 'absurd':
       return { replica: withAbsurdRows(env.random, replica) };

@@ -127,21 +127,28 @@ function listening(l: LedgerState, transport: Transport, places: Map<string, Pla
     vocabulary: model.vocabulary,
     codec: training.activations,
   };
+  const note = (message: Uint8Array, path: (driver: NodeId) => string) => {
+    const decoded = decodeTrainRequest(message, shape);
+    const claim = decoded.ok ? decodeClaim(networkId, decoded.value.claim) : decoded;
+    if (!decoded.ok || !claim.ok) return;
+    const { round, step, index } = decoded.value;
+    const name = `${path(claim.value.nodeId)} ${index}`;
+    const known = places.get(name);
+    const isNewer = !known || round > known.round || (round === known.round && step >= known.step);
+    if (isNewer) places.set(name, { round, step });
+  };
   return {
     ...transport,
     handle: (protocol, handler) =>
       transport.handle(protocol, (from, message, signal, progress) => {
-        const decoded = protocol.id === trainProtocol.id && decodeTrainRequest(message, shape);
-        const claim = decoded && decoded.ok && decodeClaim(networkId, decoded.value.claim);
-        if (decoded && decoded.ok && claim && claim.ok) {
-          const { round, step, index } = decoded.value;
-          const name = `${from}/${claim.value.nodeId} ${index}`;
-          const known = places.get(name);
-          const isNewer = !known || round > known.round || (round === known.round && step >= known.step);
-          if (isNewer) places.set(name, { round, step });
-        }
+        if (protocol.id === trainProtocol.id) note(message, (driver) => `${from}/${driver}`);
         return handler(from, message, signal, progress);
       }),
+    // A Driver's own path bears its name.
+    request: (peer, protocol, message, signal, onFrame) => {
+      if (protocol.id === trainProtocol.id) note(message, (driver) => driver);
+      return transport.request(peer, protocol, message, signal, onFrame);
+    },
   };
 }
 
@@ -201,8 +208,8 @@ function observed(
       if (!result.ok) return result;
       prepared.set(call.path, { ids: call.ids, at });
       if (call.path !== self) return result;
-      const { round, step } = await real.position();
-      commit(l, { driver: self, life: env.life, round, step, ids: call.ids, takenBy: new Map() });
+      const place = places.get(`${self} ${call.ids[0]}`);
+      if (place) commit(l, { driver: self, life: env.life, ...place, ids: call.ids, takenBy: new Map() });
       return result;
     },
     applyStep: (call) =>
@@ -252,7 +259,8 @@ async function isSumOf(made: StepMade): Promise<void> {
     return `${name} leaves values that are not finite`;
   });
   const kept = microbatches.map((one, i) => {
-    if (!one?.target) throw new Violation('counted-once', `${name}: ${ids[i]} never had its backward pass here`);
+    if (!one?.target)
+      throw new Violation('counted-once', `${name}: ${ids[i]} never had its backward pass here`);
     return one;
   });
   const actual = addedBy(before, after, beta1);
@@ -313,17 +321,15 @@ function isCommitted(l: LedgerState, seen: StepSeen): void {
   const { env, stage, path, ids, taken, places, before } = seen;
   const self = env.key.nodeId;
   const [from, driver] = path === self ? [self, self] : (path.split('/') as [NodeId, NodeId]);
-  const own = { round: before.position.round, step: before.position.step };
-  const at = path === self ? own : places.get(`${path} ${ids[0]}`);
+  const { round } = before.position;
+  const at = places.get(`${path} ${ids[0]}`);
   if (!at) throw new Violation('counted-once', `node ${env.index} takes a step that nobody sent`);
-  if (path !== self) {
-    l.servedSteps += 1;
-    for (const id of ids) {
-      const place = places.get(`${path} ${id}`);
-      holds(place?.round === own.round && place.step === at.step, 'counted-once', () => {
-        return `node ${env.index}: ${id} of ${shortened(path)} is of another step (${JSON.stringify([place, at, own])})`;
-      });
-    }
+  if (path !== self) l.servedSteps += 1;
+  for (const id of ids) {
+    const place = places.get(`${path} ${id}`);
+    holds(place?.round === round && place.step === at.step, 'counted-once', () => {
+      return `node ${env.index}: ${id} of ${shortened(path)} is of another step (${JSON.stringify([place, at, round])})`;
+    });
   }
   const name = `${driver} ${at.round} ${at.step}`;
   const where = `node ${env.index} of stage ${stage}, step ${at.step} of round ${at.round} for ${shortened(path)}`;
@@ -359,7 +365,6 @@ function commit(l: LedgerState, step: DriverStep): void {
 
 function hear(l: LedgerState, env: NodeEnv, event: NodeEvent): void {
   const code = event.type === 'warning' ? event.code : event.type === 'failover' ? 'failover' : undefined;
-  if (process.env.SIMLOG) console.log(((env.clock.nowMs() - 1.7e12) / 1000).toFixed(2), env.index, JSON.stringify(event).slice(0, 150));
   if (code === undefined) return;
   l.events.set(code, (l.events.get(code) ?? 0) + 1);
   const self = env.key.nodeId;

@@ -137,6 +137,7 @@ async function mustProgress(
 
 export const pipelineScenario: Scenario = {
   name: 'pipeline',
-  description: 'training through stages under kills, hangs and hostile neighbours: every gradient once, progress',
+  description:
+    'training through stages under kills, hangs and hostile neighbours: every gradient once, progress',
   run,
 };

@@ -224,8 +224,11 @@ async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
 
 function isServed(peer: Peer): boolean {
   if (peer.coordinator.isDecided() || findLag(peer)) return true;
-  // The Drivers are through with the round, or hold it up.
-  if (peer.coordinator.isComplete(0) || peer.coordinator.isLate()) return true;
+  // The Drivers are through with the round.
+  if (peer.coordinator.isComplete(0)) return true;
+  // A Driver waits for its first step, and this node with it: were both to give up, there would be nothing to decide.
+  if (peer.served.length === 0 && peer.position.step === 0) return false;
+  if (peer.coordinator.isLate()) return true;
   const drivers = [...peer.pipeline.served().values()];
   const { clock, network } = peer.options;
   const isOver = ({ step, heardMs }: { step: number; heardMs: number }) =>
