@@ -37,6 +37,8 @@ export interface ClusterOptions {
   readonly samples: boolean;
   /** Where the first node serves its API; without it none does. */
   readonly apiPort?: number;
+  /** The port of 127.0.0.1 where others reach the node that listens on `port`; without it that one. */
+  readonly reachedAt?: (port: number) => Promise<number>;
   /** Further arguments for every node. */
   readonly nodeArgs?: readonly string[];
 }
@@ -88,8 +90,10 @@ export async function prepareCluster(options: ClusterOptions): Promise<Cluster> 
   await createFolder(directory);
   const keys = Array.from({ length: count }, (_, index) => clusterKey(seed, index));
   const ports = await freePorts(count);
-  const addresses = ports.map((port) => `/ip4/127.0.0.1/tcp/${port}`);
-  const document = clusterNetwork({ ...options, keys, bootstrap: addresses });
+  const { reachedAt = async (port: number) => port } = options;
+  const addresses = ports.map(addressOf);
+  const announced = (await Promise.all(ports.map(reachedAt))).map(addressOf);
+  const document = clusterNetwork({ ...options, keys, bootstrap: announced });
   const networkFile = join(directory, 'network.json');
   await writeFile(networkFile, document);
   const nodes: ClusterNode[] = [];
@@ -99,7 +103,9 @@ export async function prepareCluster(options: ClusterOptions): Promise<Cluster> 
     const home = join(directory, name);
     await createFolder(home);
     await createKeyFile(join(home, 'node.key'), key);
-    const args = nodeArguments(options, { networkFile, home, listen: addresses[index]!, first: index === 0 });
+    const listen = addresses[index]!;
+    const announce = announced[index]!;
+    const args = nodeArguments(options, { networkFile, home, listen, announce, first: index === 0 });
     const attack = hostile && options.attack ? attackArguments(options.attack, attackers) : [];
     const program = hostile ? programFile('sim/hostile-node') : programFile('src/cli/main');
     nodes.push({
@@ -112,13 +118,18 @@ export async function prepareCluster(options: ClusterOptions): Promise<Cluster> 
   return { network: requireNetwork(document, networkFile), networkFile, nodes };
 }
 
+function addressOf(port: number): string {
+  return `/ip4/127.0.0.1/tcp/${port}`;
+}
+
 function nodeArguments(
   options: ClusterOptions,
-  node: { networkFile: string; home: string; listen: string; first: boolean },
+  node: { networkFile: string; home: string; listen: string; announce: string; first: boolean },
 ): string[] {
   const threads = Math.max(1, Math.floor(availableParallelism() / options.nodes));
   const args = ['node', 'start', '--network', node.networkFile, '--data', node.home];
   args.push('--dataset', options.datasetDirectory, '--listen', node.listen, '--local');
+  if (node.announce !== node.listen) args.push('--announce', node.announce);
   if (node.first && options.apiPort !== undefined) args.push('--port', String(options.apiPort));
   else args.push('--no-api');
   args.push('--threads', String(threads));

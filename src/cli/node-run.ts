@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { StageReplica } from '../diloco/replica.ts';
-import { loadTokenizer, type Tokenizer } from '../genesis/tokenizer.ts';
+import { loadTokenizer } from '../genesis/tokenizer.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
@@ -12,6 +12,7 @@ import { createTextGenerator } from '../peer/generate.ts';
 import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
 import { replicaSettings } from '../peer/plan.ts';
+import type { TextGenerator } from '../peer/text-generator.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { type Compute, type ComputeOptions, startCompute } from '../platform/nodejs/compute-host.ts';
@@ -41,6 +42,8 @@ export interface NodeRunOptions {
   /** Folder or address of the dataset; null: the shipped one, or from other nodes. */
   readonly dataset: string | null;
   readonly listen: readonly string[];
+  /** What others are told to dial instead of `listen`; empty where that is the same. */
+  readonly announce: readonly string[];
   readonly bootstrap: readonly string[];
   /** Only nodes of this machine: nothing leaves loopback. */
   readonly local: boolean;
@@ -144,13 +147,12 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     checkpoints,
     heldOutBatches: options.heldOutBatches,
     memoryBytes,
-    // One stage of several writes no text by itself.
-    ...(options.samples && network.training.stages === 1 && { sample: sampler(tokenizer) }),
+    ...(options.samples && { sample: (round: number) => writeSample(generator, round) }),
     ...(options.rounds !== undefined && { roundsMax: options.rounds }),
     ...(options.steps && { steps: options.steps }),
   });
   stack.defer(() => peer.close());
-  const generator = createTextGenerator({
+  const generator: TextGenerator = createTextGenerator({
     model: network.name,
     config: network.model,
     client: peer.decoding.client,
@@ -224,10 +226,11 @@ function openTransport(
   key: Awaited<ReturnType<typeof loadOrCreateKeyFile>>,
   clock: Clock,
 ): Promise<Libp2pTransport> {
-  const own = new Set(options.listen);
+  const own = new Set([...options.listen, ...options.announce]);
   return createLibp2pTransport({
     key,
     listen: options.listen,
+    announce: options.announce,
     bootstrap: [...network.bootstrap, ...options.bootstrap].filter((address) => !own.has(address)),
     networkId: toHex(network.networkId),
     clock,
@@ -245,19 +248,17 @@ const samplePrompts = [
   'Peace',
 ];
 
-function sampler(tokenizer: Tokenizer): NonNullable<PeerOptions['sample']> {
-  return async (replica, round) => {
-    const prompt = samplePrompts[round % samplePrompts.length]!;
-    const tokens = await replica.generate({
-      prompt: [tokenizer.endOfText, ...tokenizer.encode(prompt)],
-      tokensMax: 32,
-      temperature: 0.8,
-      topK: 50,
-      seed: round,
-      stop: [[tokenizer.endOfText]],
-    });
-    return { prompt, text: tokenizer.decode(tokens) };
-  };
+/** A short text by w_r, through all stages. */
+async function writeSample(
+  generator: TextGenerator,
+  round: number,
+): Promise<{ prompt: string; text: string }> {
+  const prompt = samplePrompts[round % samplePrompts.length]!;
+  const sampling = { maxTokens: 32, temperature: 0.8, topP: 1, topK: 50, seed: round, stop: [] };
+  let text = '';
+  for await (const part of generator.generate({ prompt: generator.encode(prompt), ...sampling }))
+    text += part.text;
+  return { prompt, text };
 }
 
 function reportPeers(peer: Peer, emit: EventSink, stack: AsyncDisposableStack): void {

@@ -21,6 +21,7 @@ export interface NodeStartOptions {
   readonly data: string;
   readonly dataset?: string;
   readonly listen?: readonly string[];
+  readonly announce?: readonly string[];
   readonly bootstrap?: readonly string[];
   readonly local?: boolean;
   readonly mdns?: boolean;
@@ -72,6 +73,11 @@ export function nodeStartCommand(group: Command): Command {
     .option(
       '--listen <address>',
       'address to listen on, repeatable (default: /ip4/0.0.0.0/tcp/4001)',
+      collect,
+    )
+    .option(
+      '--announce <address>',
+      'what others are told to dial instead, where a port is forwarded to this node; repeatable',
       collect,
     )
     .option('--bootstrap <address>', 'a node to begin with, repeatable; added to the manifest’s', collect)
@@ -133,6 +139,7 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
     directory: options.data,
     dataset: options.dataset ?? null,
     listen: options.listen ?? [options.local ? '/ip4/127.0.0.1/tcp/0' : '/ip4/0.0.0.0/tcp/4001'],
+    announce: options.announce ?? [],
     bootstrap: options.bootstrap ?? [],
     local: options.local === true,
     mdns: options.mdns === true,
