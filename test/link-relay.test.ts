@@ -4,12 +4,12 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { after, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { generateKeyPair } from '../../src/identity/keys.ts';
-import { statusProtocol } from '../../src/net/protocol.ts';
-import { systemClock } from '../../src/platform/nodejs/clock.ts';
-import { createLibp2pTransport } from '../../src/platform/nodejs/libp2p-host.ts';
-import { accept } from '../../src/std/outcome.ts';
-import { type LinkOptions, retransmissions, startLinkRelay } from './link-relay.ts';
+import { type LinkOptions, retransmissions, startLinkRelay } from '../bench/support/link-relay.ts';
+import { generateKeyPair } from '../src/identity/keys.ts';
+import { statusProtocol } from '../src/net/protocol.ts';
+import { systemClock } from '../src/platform/nodejs/clock.ts';
+import { createLibp2pTransport } from '../src/platform/nodejs/libp2p-host.ts';
+import { accept } from '../src/std/outcome.ts';
 
 const closes: (() => unknown)[] = [];
 after(async () => {
