@@ -72,7 +72,6 @@ interface LedgerState extends LedgerOptions {
   readonly reported: Set<string>;
   /** By Driver: lost microbatches told since its last step. */
   readonly lost: Map<NodeId, number>;
-  readonly crashed: Set<string>;
   readonly recompute: (stage: number) => Promise<StageReplica>;
   readonly turn: ReturnType<typeof inTurn>;
   driverSteps: number;
@@ -88,7 +87,6 @@ export function createLedger(options: LedgerOptions): Ledger {
     events: new Map(),
     reported: new Set(),
     lost: new Map(),
-    crashed: new Set(),
     recompute: (stage) => {
       const shadow = shadows.get(stage) ?? freshReplica(options.network, stage);
       shadows.set(stage, shadow);
@@ -376,6 +374,8 @@ function hear(l: LedgerState, env: NodeEnv, event: NodeEvent): void {
 
 /** Every step of an honest Driver was taken by one replica of each stage, or somebody said that it was not. */
 function checkReports(l: LedgerState): void {
+  // What a hostile replica took is not seen here.
+  if (l.network.members.some(({ nodeId }) => !l.honest.has(nodeId))) return;
   for (const [name, commits] of l.commits)
     for (const { driver, life, takenBy, round, step } of commits) {
       // Of what was cut off by a crash nobody can be told, and what a Driver did not take itself is no step.

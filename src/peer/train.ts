@@ -224,11 +224,8 @@ async function serveRound(peer: Peer, signal: AbortSignal): Promise<RoundWork> {
 
 function isServed(peer: Peer): boolean {
   if (peer.coordinator.isDecided() || findLag(peer)) return true;
-  // The Drivers are through with the round.
-  if (peer.coordinator.isComplete(0)) return true;
-  // A Driver waits for its first step, and this node with it: were both to give up, there would be nothing to decide.
-  if (peer.served.length === 0 && peer.position.step === 0) return false;
-  if (peer.coordinator.isLate()) return true;
+  // The Drivers are through with the round, or hold it up.
+  if (peer.coordinator.isComplete(0) || peer.coordinator.isLate()) return true;
   const drivers = [...peer.pipeline.served().values()];
   const { clock, network } = peer.options;
   const isOver = ({ step, heardMs }: { step: number; heardMs: number }) =>
@@ -240,9 +237,10 @@ function isServed(peer: Peer): boolean {
 async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   const isOver = peer.coordinator.isDecided() && !peer.coordinator.ownShare();
   if (signal.aborted || isOver || findLag(peer)) return;
-  await peer.pipeline.end();
   const { step, round } = await peer.options.replica.position();
+  // It goes on serving: a Driver may still wait for its first step, and without that there may be nothing to decide.
   if (step === 0) return peer.coordinator.pass();
+  await peer.pipeline.end();
   const { blob, blobHash } = await peer.steps.contribute(round);
   // A replica that served two Drivers made more steps; they count as those of one.
   const batches = Math.min(step, peer.options.network.training.innerSteps);
