@@ -167,3 +167,40 @@ test('a screen that is no terminal gets plain lines and no escape codes; a termi
     else assert.deepEqual(written, ['a: started as process 42, 1310848 parameters\n']);
   }
 });
+
+test('states are compared within a stage, and contributions of all stages count', () => {
+  const view = createLiveView('t', [
+    { name: 'a', role: 'honest' },
+    { name: 'b', role: 'honest' },
+    { name: 'c', role: 'honest' },
+  ]);
+  const start = (name: string, index: number) =>
+    applyEvent(view, name, {
+      type: 'started',
+      nodeId: name.repeat(64),
+      pid: 1,
+      addresses: [],
+      apiPort: null,
+      parameters: 10,
+      stage: { index, count: 2, firstLayer: 0, endLayer: 1 },
+      round: 0,
+      step: 0,
+    } as unknown as NodeEvent);
+  for (const [name, stage] of [
+    ['a', 0],
+    ['b', 1],
+    ['c', 1],
+  ] as const)
+    start(name, stage);
+  const close = (name: string, stateHash: string, contributions: string[]) => {
+    const event = closed(0, null, stateHash);
+    return applyEvent(view, name, { ...event, contributions } as NodeEvent);
+  };
+  close('a', 'aaaaaa00', ['a'.repeat(64)]);
+  close('b', 'bbbbbb00', ['b'.repeat(64), 'c'.repeat(64)]);
+  const lines = close('c', 'bbbbbb00', ['b'.repeat(64), 'c'.repeat(64)]);
+  assert.deepEqual(lines, ['round 0: same state in each stage: aaaaaa on 1 node, bbbbbb on 2 nodes']);
+  assert.deepEqual(view.rounds[0]!.accepted, ['a', 'b', 'c']);
+  const differing = close('c', 'cccccc00', []);
+  assert.match(differing.at(-1)!, /^round 0: STATES DIFFER: c not bbbbbb$/);
+});

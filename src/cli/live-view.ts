@@ -9,6 +9,8 @@ export type Role = 'honest' | 'hostile';
 export interface NodeView {
   readonly name: string;
   readonly role: Role;
+  /** 0 until it has said so. */
+  stage: number;
   state: 'starting' | 'training' | 'stopped';
   nodeId: string | undefined;
   parameters: number | undefined;
@@ -24,6 +26,7 @@ export interface NodeView {
 
 /** What one node reported when it closed a round. */
 export interface RoundReport {
+  readonly stage: number;
   readonly stateHash: string;
   readonly bytesSent: number;
   readonly tokens: number;
@@ -31,7 +34,7 @@ export interface RoundReport {
 
 export interface RoundView {
   readonly round: number;
-  /** Names where known, else the beginning of the node id. */
+  /** Of all stages that have reported; names where known, else the beginning of the node id. */
   accepted: readonly string[];
   rejected: readonly { readonly node: string; readonly code: string }[];
   /** By node name; honest nodes only: what a hostile one says is worth nothing. */
@@ -68,7 +71,15 @@ export function createLiveView(
   };
   return {
     title,
-    nodes: nodes.map(({ name, role }) => ({ name, role, state: 'starting', round: 0, step: 0, ...unknown })),
+    nodes: nodes.map(({ name, role }) => ({
+      name,
+      role,
+      stage: 0,
+      state: 'starting',
+      round: 0,
+      step: 0,
+      ...unknown,
+    })),
     rounds: [],
     heldOutLosses: new Map(),
     sample: undefined,
@@ -85,6 +96,7 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
       node.state = 'training';
       node.nodeId = event.nodeId;
       node.parameters = event.parameters;
+      node.stage = event.stage.index;
       node.round = event.round;
       node.step = event.step;
       return [`${name}: started as process ${event.pid}, ${event.parameters} parameters`];
@@ -191,24 +203,36 @@ function applyRound(view: LiveView, node: NodeView, event: NodeEvent & { type: '
     const counts = `${round.accepted.length} accepted, ${round.rejected.length} rejected`;
     lines.push(`round ${event.round}: ${counts}${rejected && ` (${rejected})`}`);
   }
+  round.accepted = [...new Set([...round.accepted, ...event.contributions.map(nameOf)])];
   const { stateHash, bytesSent, tokens } = event;
-  round.reports.set(node.name, { stateHash, bytesSent, tokens });
+  round.reports.set(node.name, { stage: node.stage, stateHash, bytesSent, tokens });
   const expected = view.nodes.filter((each) => each.role === 'honest' && each.state !== 'stopped').length;
   if (round.reports.size >= expected) lines.push(`round ${event.round}: ${describeAgreement(round)}`);
   return [...lines, ...heldOut];
 }
 
-/** The state hash that nodes reported: `same state 3fa9c1 on 4 nodes`, or which nodes differ. */
+/**
+ * The state hash that nodes reported, those of each stage by themselves: `same state 3fa9c1 on 4 nodes`, or which nodes
+ * differ.
+ */
 export function describeAgreement(round: RoundView): string {
-  const byHash = Map.groupBy(round.reports, ([, report]) => report.stateHash);
-  const groups = [...byHash].sort(([, a], [, b]) => b.length - a.length);
-  const [largest, ...others] = groups;
-  if (largest === undefined) return 'no state reported';
-  const count = largest[1].length;
-  if (others.length === 0)
-    return `same state ${largest[0].slice(0, 6)} on ${count} ${count === 1 ? 'node' : 'nodes'}`;
-  const different = others.flatMap(([, reports]) => reports.map(([name]) => name));
-  return `STATES DIFFER: ${different.join(', ')} not ${largest[0].slice(0, 6)}`;
+  const stages = [...Map.groupBy(round.reports, ([, report]) => report.stage)].sort(([a], [b]) => a - b);
+  if (stages.length === 0) return 'no state reported';
+  const described = stages.map(([, reports]) => describeStage(reports));
+  const differing = described.filter(({ differs }) => differs);
+  if (differing.length > 0) return `STATES DIFFER: ${differing.map(({ text }) => text).join('; ')}`;
+  const where = stages.length === 1 ? '' : ' in each stage:';
+  return `same state${where} ${described.map(({ text }) => text).join(', ')}`;
+}
+
+function describeStage(reports: readonly (readonly [string, RoundReport])[]) {
+  const byHash = Map.groupBy(reports, ([, report]) => report.stateHash);
+  const [largest, ...others] = [...byHash].sort(([, a], [, b]) => b.length - a.length);
+  const [hash, holders] = largest!;
+  const count = `${holders.length} ${holders.length === 1 ? 'node' : 'nodes'}`;
+  if (others.length === 0) return { differs: false, text: `${hash.slice(0, 6)} on ${count}` };
+  const different = others.flatMap(([, differing]) => differing.map(([name]) => name));
+  return { differs: true, text: `${different.join(', ')} not ${hash.slice(0, 6)}` };
 }
 
 export function oneLine(text: string): string {

@@ -49,8 +49,8 @@ export interface PeerOptions {
   readonly checkpoints?: CheckpointKeeper;
   /** Held-out batches evaluated after each round; 0: none. */
   readonly heldOutBatches: number;
-  /** Called after each round with the tools to show what the model says; see `train.ts`. */
-  readonly sample?: (replica: StageReplica, round: number) => Promise<{ prompt: string; text: string }>;
+  /** Writes a short text by w_r after each round, to show what the model says. */
+  readonly sample?: (round: number) => Promise<{ prompt: string; text: string }>;
   /** Ends training after this many rounds of the network. */
   readonly roundsMax?: number;
   /** What this node may use, as others are told; 0 where nobody has measured it. */

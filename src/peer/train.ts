@@ -359,8 +359,11 @@ async function report(peer: Peer, made: RoundReport, signal: AbortSignal): Promi
     wallMs: clock.nowMs() - meter.startedMs,
   });
   await checkpoints?.maybeSnapshot();
-  if (sample)
-    emit(peer, { type: 'sample', round: closed.position.round, ...(await sample(replica, list.round)) });
+  // Training does not wait for a text, which other stages may take long to write.
+  sample?.(list.round).then(
+    (written) => emit(peer, { type: 'sample', round: closed.position.round, ...written }),
+    (error) => emit(peer, { type: 'warning', code: 'no-sample', detail: (error as Error).message }),
+  );
 }
 
 /** The held-out loss that training begins with. */
