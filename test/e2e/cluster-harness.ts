@@ -6,13 +6,20 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { LinkRelay } from '../../bench/support/link-relay.ts';
+import { prepareRelayedCluster, type WanLink } from '../../bench/support/relayed-cluster.ts';
 import {
   type ChildGroup,
   type ChildSpec,
   createChildGroup,
   describeExit,
 } from '../../src/cli/child-nodes.ts';
-import { type Cluster, type ClusterNode, prepareCluster } from '../../src/cli/cluster.ts';
+import {
+  type Cluster,
+  type ClusterNode,
+  type ClusterOptions,
+  prepareCluster,
+} from '../../src/cli/cluster.ts';
 import type { AggregatorName } from '../../src/diloco/aggregation/rules.ts';
 import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import { presets } from '../../src/model/config.ts';
@@ -32,6 +39,8 @@ export interface HarnessOptions {
   readonly training?: Partial<TrainingPolicy>;
   readonly nodeArgs?: readonly string[];
   readonly seed?: number;
+  /** All connections between nodes are such links; without it loopback. */
+  readonly link?: WanLink;
   /** Of the first node's API. */
   readonly apiPort?: number;
   /** Makes the dataset in the folder given; without it the shipped one. */
@@ -43,6 +52,8 @@ type RoundEvent = NodeEvent & { type: 'round' };
 export interface Harness {
   readonly cluster: Cluster;
   readonly group: ChildGroup;
+  /** One before each node, in their order; none without a `link`. */
+  readonly relays: readonly LinkRelay[];
   events(name: string): readonly NodeEvent[];
   rounds(name: string): readonly RoundEvent[];
   /** Resolves as soon as the condition holds; fails with what the nodes did last when it does not in time. */
@@ -60,7 +71,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
   if (custom) await options.buildDataset?.(custom);
   const datasetDirectory = custom ?? packageFile('data', 'state-of-the-union');
   const { hash } = await readManifest(datasetDirectory);
-  const cluster = await prepareCluster({
+  const clusterOptions: ClusterOptions = {
     directory,
     seed: options.seed ?? 7,
     nodes: options.nodes,
@@ -83,7 +94,9 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     samples: false,
     ...(options.apiPort !== undefined && { apiPort: options.apiPort }),
     nodeArgs: options.nodeArgs ?? [],
-  });
+  };
+  const relayed = options.link && (await prepareRelayedCluster(clusterOptions, options.link));
+  const cluster = relayed ?? (await prepareCluster(clusterOptions));
   const events = new Map<string, NodeEvent[]>(cluster.nodes.map(({ spec }) => [spec.name, []]));
   const waiting = new Set<() => void>();
   const notes: string[] = [];
@@ -111,6 +124,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
   return {
     cluster,
     group,
+    relays: relayed?.relays ?? [],
     events: (name) => events.get(name) ?? [],
     rounds: (name) => (events.get(name) ?? []).filter((event): event is RoundEvent => event.type === 'round'),
     until: (what, condition, limitMs = 90_000) =>
@@ -138,6 +152,7 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     },
     close: async () => {
       await group.stopAll();
+      await relayed?.closeRelays();
       await rm(directory, { recursive: true, force: true });
     },
   };
