@@ -146,10 +146,10 @@ export function createNextStage(given: NextStageOptions): NextStage {
     prepare: async (passage, ids, signal) => {
       const { round, step, driver } = passage;
       const message = encodeStepRequest({ pass: 'prepare', round, stage, step, driver, ids });
-      const answer = await untilAnswered(options, passage, signal, async (node) => {
-        const moved = await gather(options, passage, ids, node, signal);
+      const answer = await untilAnswered(options, passage, signal, async (node, accepted) => {
+        const moved = await gather(options, { passage, ids, node, accepted }, signal);
         if (!moved.ok) return moved;
-        const sums = await call(options, node, stepProtocol, message, signal);
+        const sums = await call(options, node, stepProtocol, message, signal, accepted);
         if (sums.ok) return decodeSums(sums.value);
         // It was started again since, and knows nothing of them any more.
         if (forgotten.has(sums.code))
@@ -181,15 +181,23 @@ export function createNextStage(given: NextStageOptions): NextStage {
 /** The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. */
 async function gather(
   options: Caller,
-  passage: Passage,
-  ids: readonly number[],
-  node: NodeId,
+  {
+    passage,
+    ids,
+    node,
+    accepted,
+  }: {
+    readonly passage: Passage;
+    readonly ids: readonly number[];
+    readonly node: NodeId;
+    readonly accepted: () => void;
+  },
   signal: AbortSignal,
 ): Promise<Outcome<void>> {
   const missing = ids.map((id) => passage.used.get(id)).filter((one) => one && one.holder !== node);
   const outcomes = await Promise.all(
     missing.map(async (one) => {
-      const again = await trainAt(options, node, one!.message, signal);
+      const again = await trainAt(options, node, one!.message, signal, accepted);
       if (again.ok) one!.holder = node;
       return again;
     }),
