@@ -206,3 +206,21 @@ test('bytes that are no announcement have a code', () => {
     }),
   );
 });
+
+test('who left and came back is no candidate before it has announced itself again', async () => {
+  const { clock, nodes, join } = start(2);
+  nodes[1]!.directory.announceSelf(state);
+  await clock.advance(100);
+  assert.deepEqual(nodes[0]!.directory.candidates(1), [ids[1]]);
+  // Killed: it says no farewell.
+  await nodes[1]!.transport.close();
+  await clock.advance(100);
+  assert.ok(!nodes[0]!.transport.peers().includes(ids[1]!));
+  const again = join(1);
+  await clock.advance(100);
+  assert.ok(nodes[0]!.transport.peers().includes(ids[1]!));
+  assert.deepEqual(nodes[0]!.directory.candidates(1), []);
+  again.directory.announceSelf(state);
+  await clock.advance(100);
+  assert.deepEqual(nodes[0]!.directory.candidates(1), [ids[1]]);
+});

@@ -58,6 +58,8 @@ interface DirectoryState {
   readonly options: StageDirectoryOptions;
   /** The one heard of longest ago comes first. */
   readonly entries: Map<NodeId, Entry>;
+  /** Those that were disconnected since they last announced. */
+  readonly left: Set<NodeId>;
   readonly listeners: Set<() => void>;
   own: StageState | undefined;
   seq: number;
@@ -73,6 +75,7 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
   const d: DirectoryState = {
     options,
     entries: new Map(),
+    left: new Set(),
     listeners: new Set(),
     own: undefined,
     seq: 0,
@@ -85,9 +88,10 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
   const unsubscribe = transport.subscribe(stageTopic, stageAnnouncementBytesMax, (from, message) =>
     hear(d, from, message, (author) => rates.take(author, perAuthorPerMinuteMax)),
   );
-  const forgetPeers = transport.onPeerChange((_peer, connected) => {
-    // Who has just come knows nothing of us.
+  const forgetPeers = transport.onPeerChange((peer, connected) => {
+    // Who has just come knows nothing of us; who has left may come back as a process that serves nothing yet.
     if (connected) announceIn(d, pauseMs * uniform(options.random));
+    else if (d.entries.has(peer)) d.left.add(peer);
     notify(d);
   });
   const ownAnnouncement = () => (d.own ? { nodeId: key.nodeId, seq: d.seq, ...d.own } : undefined);
@@ -95,7 +99,8 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
     candidates: (stage) => {
       const connected = new Set(transport.peers());
       return freshEntries(d)
-        .filter(({ accepting, stage: held, nodeId }) => accepting && held === stage && connected.has(nodeId))
+        .filter(({ accepting, stage: held }) => accepting && held === stage)
+        .filter(({ nodeId }) => connected.has(nodeId) && !d.left.has(nodeId))
         .map(({ nodeId }) => nodeId)
         .sort();
     },
@@ -193,6 +198,7 @@ function dropStale(d: DirectoryState): void {
   for (const [node, entry] of d.entries) {
     if (isFresh(d, entry)) break;
     d.entries.delete(node);
+    d.left.delete(node);
     dropped = true;
   }
   if (dropped) notify(d);
@@ -224,10 +230,12 @@ function hear(
   // A forwarder cannot know what else we heard of the author, so only the author itself is blamed.
   if (!withinRate(author)) return from === author ? false : undefined;
   if (!known && !makeRoom(d)) return;
+  const hasReturned = d.left.delete(author);
   d.entries.delete(author);
   d.entries.set(author, { announcement, heardMs: clock.nowMs() });
   const before = known?.announcement;
   const isNews =
+    hasReturned ||
     !before ||
     !isFresh(d, known) ||
     before.stage !== announcement.stage ||
@@ -243,6 +251,7 @@ function makeRoom(d: DirectoryState): boolean {
   for (const [node, entry] of d.entries) {
     if (isFresh(d, entry) && connected.has(node)) continue;
     d.entries.delete(node);
+    d.left.delete(node);
     return true;
   }
   return false;
