@@ -26,10 +26,26 @@ export type NeighbourKind = (typeof neighbourKinds)[number];
 export function hostileNeighbour(world: DilocoWorld, kind: NeighbourKind): NodeProgram {
   return async (env) => {
     const computed = computing(world, env, await freshReplica(world.network, stageOf(world, env.index)));
-    const { replica = computed, ...parts } = badParts(env, kind, computed);
+    const { replica: bad = computed, ...parts } = badParts(env, kind, computed);
+    const replica = standing(world, env, bad);
     const peer = await startPeer(world, env, { replica, events: () => {}, ...parts });
     if (kind === 'unasked') askEverybody(world, env);
     return runTraining(env, peer, () => {});
+  };
+}
+
+/** In rounds it behaves: a state that only it has reached yet, say because the others of its cohort are down, is one. */
+function standing(world: DilocoWorld, env: NodeEnv, replica: StageReplica): StageReplica {
+  return {
+    ...replica,
+    closeRound: async (request) => {
+      const result = await replica.closeRound(request);
+      if (!result.ok) return result;
+      const { round, stateHash } = result.value.position;
+      world.checker.closing(env.index, request);
+      world.checker.stands(env.index, round, stateHash);
+      return result;
+    },
   };
 }
 

@@ -19,6 +19,8 @@ export interface ContributionPool {
   valid(): readonly PoolEntry[];
   /** Nodes whose contribution to this round is settled, valid or not. */
   settled(): ReadonlySet<NodeId>;
+  /** Nodes that said they have nothing to contribute. */
+  passed(): ReadonlySet<NodeId>;
   /** Ends the fetches under way. */
   close(): void;
 }
@@ -31,6 +33,7 @@ export function createContributionPool(options: PoolOptions): ContributionPool {
     obtain: (one) => obtain(p, one),
     valid: () => [...p.valid.values()],
     settled: () => p.settled,
+    passed: () => p.passed,
     close: () => p.generation.abort(),
   };
 }
@@ -43,6 +46,7 @@ function begin(p: PoolState, round: number, base: HashHex): void {
   p.announced = new Map();
   p.valid = new Map();
   p.settled = new Set();
+  p.passed = new Set();
   p.pending = new Map();
   p.retries = new Map();
   p.options.shelf.beginRound(round);

@@ -46,6 +46,8 @@ export interface PoolState {
   announced: Map<NodeId, Announcement>;
   valid: Map<NodeId, PoolEntry>;
   settled: Set<NodeId>;
+  /** Those that said they have nothing to contribute. */
+  passed: Set<NodeId>;
   /** Fetches under way or done, by node and blob: two nodes may name one blob. */
   pending: Map<string, Promise<Outcome<Uint8Array>>>;
   retries: Map<NodeId, number>;
@@ -66,6 +68,7 @@ export function newPoolState(options: PoolOptions): PoolState {
     announced: new Map(),
     valid: new Map(),
     settled: new Set(),
+    passed: new Set(),
     pending: new Map(),
     retries: new Map(),
     generation: new AbortController(),
@@ -116,7 +119,8 @@ export function check({ options, round, base }: PoolState, one: Announcement): O
 export function settleRefused(p: PoolState, node: NodeId, code: string): void {
   if (p.settled.has(node) || !hasRoom(p, p.settled, node)) return;
   p.settled.add(node);
-  if (code !== 'no-work') p.options.onRejected(p.round, node, code);
+  if (code === 'no-work') p.passed.add(node);
+  else p.options.onRejected(p.round, node, code);
   p.options.onChange();
 }
 

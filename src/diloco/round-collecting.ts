@@ -42,13 +42,17 @@ function watchedStages(r: RoundState): number[] {
   return isMember(r) ? [...r.options.shapes.keys()] : [r.options.stage];
 }
 
-/** Stages that are empty, or of which somebody is still expected. */
+/** Stages of which somebody is still expected, or that are empty though not all of their nodes have passed. */
 function incompleteStages(r: RoundState): number[] {
   const empty = emptyStages(r);
   const settled = r.pool.settled();
-  return watchedStages(r).filter(
-    (stage) => empty.includes(stage) || !expected(r, stage).every((node) => settled.has(node)),
-  );
+  const passed = r.pool.passed();
+  return watchedStages(r).filter((stage) => {
+    const nodes = expected(r, stage);
+    // A stage that lost its steps with its nodes' memory must not hold the others up for ever.
+    if (empty.includes(stage)) return nodes.length === 0 || !nodes.every((node) => passed.has(node));
+    return !nodes.every((node) => settled.has(node));
+  });
 }
 
 /** Nodes whose contribution is worth waiting for: members that are connected, and others who came last time. */
