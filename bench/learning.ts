@@ -42,11 +42,12 @@ const [train, swarm] = await Promise.all([
   ]),
 ]);
 
-const baseline = new Map(train.curve.map((point) => [point.tokens, point.heldOutLoss]));
+// A node that was late contributes fewer steps, so a round's end is found by its number, not by its tokens.
+const baseline = new Map(train.curve.map((point) => [point.step / innerSteps, point.heldOutLoss]));
 let tokens = 0;
-const curve = swarm.rounds.map((round) => {
+const curve = swarm.rounds.map((round, index) => {
   tokens += round.tokens;
-  return { tokens, swarm: round.heldOutLoss, train: baseline.get(tokens) ?? null };
+  return { tokens, swarm: round.heldOutLoss, train: baseline.get(index + 1) ?? null };
 });
 const ratio = swarm.finalHeldOutLoss! / train.finalHeldOutLoss;
 const result = {
