@@ -54,6 +54,7 @@ interface Watched {
   falseFailovers: number;
   /** The same before every node had closed a round: nobody knows the links then, and processes are still starting. */
   falseAtStart: number;
+  begunAtStart: number;
 }
 
 const watched: Watched = {
@@ -65,6 +66,7 @@ const watched: Watched = {
   begun: 0,
   falseFailovers: 0,
   falseAtStart: 0,
+  begunAtStart: 0,
 };
 const waiting = new Set<() => void>();
 const rounds = new Map<string, number>();
@@ -84,7 +86,7 @@ function take(name: string, event: NodeEvent): void {
   }
   if (event.type === 'step') {
     watched.steps++;
-    if (hasStarted && event.tokens > 0) watched.begun += microbatches;
+    if (event.tokens > 0) watched[hasStarted ? 'begun' : 'begunAtStart'] += microbatches;
     watched.lost += Math.max(0, microbatches - event.microbatches);
     watched.doubled += Math.max(0, event.microbatches - microbatches);
   }
@@ -188,6 +190,7 @@ const result = {
   falseFailovers: watched.falseFailovers,
   falsePer1000: watched.begun > 0 ? (1_000 * watched.falseFailovers) / watched.begun : null,
   falseAtStart: watched.falseAtStart,
+  begunAtStart: watched.begunAtStart,
   steps: watched.steps,
 };
 if (values.json) console.log(JSON.stringify(result, null, 2));
