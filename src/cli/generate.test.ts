@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -159,6 +159,43 @@ test('bad input is one line and a code', async () => {
     assert.equal(failed.code, code, `${argv}: ${failed.stderr}`);
     assert.equal(JSON.parse(failed.stdout).error.code, error, failed.stderr);
     assert.equal(failed.stderr.trimEnd().split('\n').length, 1);
+  }
+});
+
+test('a damaged file of a model is one line and a code, whichever file it is', async () => {
+  const weightsFile = readFileSync(join(model, 'model.safetensors'));
+  const headerBytes = Number(weightsFile.readBigUInt64LE(0));
+  const changed = (at: number, ...bytes: number[]) => {
+    const copy = Buffer.from(weightsFile);
+    copy.set(bytes, at);
+    return copy;
+  };
+  const flipped = (at: number, bit: number) => changed(at, weightsFile[at]! ^ bit);
+  const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
+  const tokenizerText = readFileSync(join(model, 'tokenizer.json'), 'utf8');
+  const cases: [string, string | Uint8Array, string][] = [
+    ['model.safetensors', flipped(7, 0x40), 'safetensors-header'],
+    ['model.safetensors', flipped(8, 0x80), 'safetensors-header'],
+    ['model.safetensors', changed(8 + headerBytes, 0, 0, 0xc0, 0x7f), 'not-finite'],
+    ['model.safetensors', weightsFile.subarray(0, weightsFile.length - 4), 'safetensors-truncated'],
+    ['model.safetensors', weightsFile.subarray(0, headerBytes), 'safetensors-truncated'],
+    ['model.safetensors', '', 'safetensors-truncated'],
+    ['config.json', '{"vocab_size":', 'bad-model-config'],
+    ['config.json', '[]', 'bad-model-config'],
+    ['config.json', JSON.stringify({ ...config, hidden_size: 0 }), 'bad-model-config'],
+    ['config.json', JSON.stringify({ ...config, num_hidden_layers: 9 }), 'missing-tensor'],
+    ['tokenizer.json', tokenizerText.slice(0, 2000), 'tokenizer-invalid'],
+    ['tokenizer.json', '{}', 'tokenizer-invalid'],
+  ];
+  for (const [index, [file, content, expected]] of cases.entries()) {
+    const damaged = join(folder, `damaged-${index}`);
+    cpSync(model, damaged, { recursive: true });
+    writeFileSync(join(damaged, file), content);
+    const failed = await generate('--model', damaged, '--json');
+    assert.equal(failed.code, 1, failed.stderr);
+    assert.equal(JSON.parse(failed.stdout).error.code, expected, failed.stderr);
+    assert.match(failed.stderr, new RegExp(`^neuroshard: .*damaged-${index}/.*\\n$`));
+    assert.deepEqual(readdirSync(damaged).sort(), readdirSync(model).sort());
   }
 });
 

@@ -1,6 +1,7 @@
 /** The live view as lines of text: a table of nodes, the latest rounds, and the held-out loss as a small curve. Pure. */
 import {
   describeAgreement,
+  describeStep,
   describeWeights,
   type LiveView,
   type NodeView,
@@ -28,7 +29,7 @@ type Line = readonly Piece[];
 const codes: Readonly<Record<Style, string>> = { plain: '', bold: '1', dim: '2', red: '31', green: '32' };
 
 export function renderLiveView(view: LiveView, options: RenderOptions): string[] {
-  const parameters = view.nodes.find((node) => node.parameters !== undefined)?.parameters;
+  const parameters = parametersOf(view.nodes);
   const facts = [
     parameters === undefined ? '' : `${formatCount(parameters)} parameters`,
     options.status ?? '',
@@ -71,6 +72,14 @@ export function renderLiveView(view: LiveView, options: RenderOptions): string[]
   return [...head, ...rounds, ...tail].slice(0, options.height).map((line) => paint(line, options));
 }
 
+/** Of the whole model, once every stage has told its own; undefined before. */
+function parametersOf(nodes: readonly NodeView[]): number | undefined {
+  const byStage = new Map(nodes.map(({ stage, parameters }) => [stage, parameters] as const));
+  const known = [...byStage.values()].filter((count) => count !== undefined);
+  if (known.length === 0 || nodes.some(({ parameters }) => parameters === undefined)) return undefined;
+  return known.reduce((sum, count) => sum + count, 0);
+}
+
 /** Cuts at the width before colouring, so that an escape sequence is never cut. */
 function paint(line: Line, { width, color }: RenderOptions): string {
   let left = width;
@@ -103,20 +112,33 @@ function table(
 }
 
 function nodeTable(nodes: readonly NodeView[]): Line[] {
-  const header = ['node', 'role', 'round', 'step', 'tokens/s', 'loss', 'held-out', 'peers', ''];
+  const isCut = nodes.some((node) => node.stage > 0);
+  const header = [
+    'node',
+    'role',
+    ...(isCut ? ['stage'] : []),
+    'round',
+    'step',
+    'tokens/s',
+    'loss',
+    'held-out',
+    'peers',
+    '',
+  ];
   const number = (value: number | undefined, digits: number) => value?.toFixed(digits) ?? '-';
   const rows = nodes.map((node) => [
     node.name,
     node.role,
+    ...(isCut ? [String(node.stage + 1)] : []),
     String(node.round),
-    `${node.step}/${node.innerSteps ?? '-'}`,
-    node.tokensPerSecond === undefined ? '-' : String(Math.round(node.tokensPerSecond)),
+    describeStep(node.step, node.innerSteps),
+    !node.tokensPerSecond ? '-' : String(Math.round(node.tokensPerSecond)),
     number(node.loss, 3),
     number(node.heldOutLoss, 3),
     number(node.peers, 0),
     node.state === 'training' ? '' : node.state,
   ]);
-  const [top, ...body] = table(header, rows, [0, 1, 8]);
+  const [top, ...body] = table(header, rows, [0, 1, header.length - 1]);
   const styleOf = (node: NodeView): Style =>
     node.state === 'stopped' ? 'dim' : node.role === 'hostile' ? 'red' : 'plain';
   return [

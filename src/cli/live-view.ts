@@ -120,7 +120,7 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
     case 'failover':
       return addNote(
         view,
-        `${name}: stage ${event.stage} goes on elsewhere after ${Math.round(event.silentMs)} ms (${event.code})`,
+        `${name}: stage ${event.stage + 1} goes on elsewhere after ${Math.round(event.silentMs)} ms (${event.code})`,
       );
     case 'warning':
       return addNote(view, `${name}: ${event.code}${event.detail && `: ${oneLine(event.detail)}`}`);
@@ -164,9 +164,10 @@ function applyStep(node: NodeView, event: NodeEvent & { type: 'step' }): string[
   node.loss = event.loss;
   node.tokensPerSecond = event.tokensPerSecond;
   if (!isFirst && event.step % plainSteps !== 0 && event.step !== event.innerSteps) return [];
-  const speed = `${Math.round(event.tokensPerSecond)} tokens/s`;
+  // A node that drives nothing itself has no speed of its own.
+  const speed = event.tokensPerSecond > 0 ? `, ${Math.round(event.tokensPerSecond)} tokens/s` : '';
   return [
-    `${node.name}: round ${event.round} step ${event.step}/${event.innerSteps}, loss ${event.loss.toFixed(3)}, ${speed}`,
+    `${node.name}: round ${event.round} step ${describeStep(event.step, event.innerSteps)}, loss ${event.loss.toFixed(3)}${speed}`,
   ];
 }
 
@@ -176,6 +177,11 @@ function applyHeldOut(view: LiveView, node: NodeView, weightsRound: number, loss
   if (node.role === 'hostile' || view.heldOutLosses.has(weightsRound)) return [];
   view.heldOutLosses.set(weightsRound, loss);
   return [`held-out loss ${describeWeights(weightsRound)}: ${loss.toFixed(3)}`];
+}
+
+/** `7/20`; without the total where a stage that serves several Drivers makes more steps than one of them. */
+export function describeStep(step: number, innerSteps: number | undefined): string {
+  return innerSteps !== undefined && step > innerSteps ? String(step) : `${step}/${innerSteps ?? '-'}`;
 }
 
 /** The weights that round `round` starts from, as people count: `before training`, `after round 0`. */

@@ -166,6 +166,8 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
   const given = { innerSteps, totalSteps, microbatches, activations };
   const choice = { ...given, ...(batch && { batch }), ...(learningRate && { learningRate }) };
   const members = (named ?? [key.publicKey]).map((publicKey) => ({ publicKey, weight: 1 }));
+  if (options.stages !== undefined && nodeMemory !== undefined)
+    throw new UsageError('bad-options', 'either --stages or --node-memory, not both');
   const stages = options.stages ?? (nodeMemory && stagesThatFit(model, choice, nodeMemory)) ?? 1;
   checkStages(model, stages, members.length);
   const document = createNetworkDocument(
@@ -282,7 +284,9 @@ export function describeNetwork(
     members: members.filter((member) => member.stage === index).length,
   }));
   const failures = toleratedFailures(members);
-  const hostile = toleratedHostile(outer.aggregator, outer.compression, members.length);
+  // Contributions are aggregated stage by stage: the network withstands what its smallest cohort does.
+  const cohort = Math.min(...stages.map((stage) => stage.members));
+  const hostile = toleratedHostile(outer.aggregator, outer.compression, cohort);
   const json = {
     networkId: toHex(network.networkId),
     name: network.name,
@@ -300,7 +304,7 @@ export function describeNetwork(
     })),
     founder: nodeIdOf(network.founder),
     bootstrap: network.bootstrap,
-    tolerance: { members: members.length, failures, contributions: members.length, hostile },
+    tolerance: { members: members.length, failures, contributions: cohort, hostile },
   };
   const lines = [
     ['network', `${json.networkId}`],
@@ -315,7 +319,10 @@ export function describeNetwork(
     ['round', `${training.innerSteps} inner steps of ${describeStep(network)}`],
     ['exchange', `${outer.compression}, aggregated by ${outer.aggregator}`],
     ['members', `${members.length}: ${describeFailures(members.length, failures)}`],
-    ['contributions', `of ${members.length} in a round ${describeHostile(hostile)}`],
+    [
+      'contributions',
+      `of ${cohort} ${stages.length > 1 ? 'to a stage' : 'in a round'} ${describeHostile(hostile)}`,
+    ],
     ['bootstrap', network.bootstrap.join(', ') || 'no addresses: give them with node start --bootstrap'],
   ];
   return { json, text: lines.map(([name, value]) => `${name!.padEnd(14)}${value}`).join('\n') };

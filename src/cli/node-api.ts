@@ -68,7 +68,7 @@ export async function serveApi({
       toleratedHostile: toleratedHostile(
         network.outer.aggregator,
         network.outer.compression,
-        network.members.length,
+        network.members.filter((member) => member.stage === info.stage.index).length,
       ),
     },
     engine: { id: info.engineId, provider: options.compute.provider ?? 'cpu' },

@@ -8,6 +8,7 @@ import { machineMemoryBytes } from '../platform/nodejs/machine.ts';
 import { apiKeysOf } from './api-keys.ts';
 import { action, type CommandResult, type CommandRun, commandGroup, defineCommand } from './command.ts';
 import { UsageError } from './errors.ts';
+import { describeStep } from './live-view.ts';
 import type { NodeRunOptions } from './node-run.ts';
 import { hasParentChannel, sendToParent } from './parent-process.ts';
 import { byteCount, collect, decimal, integer, oneOf, port } from './parse.ts';
@@ -192,7 +193,7 @@ export function describeEvent(event: NodeEvent): string | undefined {
     }
     case 'step':
       if (event.step % 10 !== 0 && event.step !== event.innerSteps) return undefined;
-      return `round ${event.round} step ${event.step}/${event.innerSteps}: loss ${event.loss.toFixed(4)}, ${Math.round(event.tokensPerSecond)} tokens/s`;
+      return `round ${event.round} step ${describeStep(event.step, event.innerSteps)}: loss ${event.loss.toFixed(4)}, ${Math.round(event.tokensPerSecond)} tokens/s`;
     case 'contribution':
       return `round ${event.round}: contributed ${event.batches} batches, ${formatBytes(event.blobBytes)}`;
     case 'round': {
@@ -209,7 +210,7 @@ export function describeEvent(event: NodeEvent): string | undefined {
     case 'peers':
       return `${event.connected} peers, ${event.membersConnected} of ${event.members} members connected`;
     case 'failover':
-      return `stage ${event.stage}: ${event.node.slice(0, 8)} given up (${event.code}) and replaced after ${Math.round(event.silentMs)} ms`;
+      return `stage ${event.stage + 1}: ${event.node.slice(0, 8)} given up (${event.code}) and replaced after ${Math.round(event.silentMs)} ms`;
     case 'warning':
       return `warning: ${event.code}: ${event.detail}`;
     case 'finished':

@@ -10,7 +10,7 @@ test('a choice is taken as it is, and a wrong one is told what is near and what 
   assert.equal(preset('small'), 'small');
   const message = "unknown preset 'tinny'; did you mean 'tiny'? Choose from: tiny, small, medium, reference";
   assert.throws(() => preset('tinny'), { code: 'unknown-preset', message });
-  const noHint = "unknown preset 'gpt-5' Choose from: tiny, small, medium, reference";
+  const noHint = "unknown preset 'gpt-5'. Choose from: tiny, small, medium, reference";
   assert.throws(() => preset('gpt-5'), { code: 'unknown-preset', message: noHint });
 });
 

@@ -7,7 +7,7 @@ export function oneOf<T extends string>(kind: string, choices: readonly T[]): (t
     const choice = choices.find((each) => each === text);
     if (choice !== undefined) return choice;
     const near = closest(text, choices);
-    const hint = near === undefined ? '' : `; did you mean '${near}'?`;
+    const hint = near === undefined ? '.' : `; did you mean '${near}'?`;
     throw new UsageError(
       `unknown-${kind}`,
       `unknown ${kind} '${text}'${hint} Choose from: ${choices.join(', ')}`,

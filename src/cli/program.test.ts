@@ -101,6 +101,11 @@ test('a wrong command line is one line, points at the right help, and exits with
   const cases: [line: string, code: string, stderr: RegExp][] = [
     ['mde up', 'unknown-command', /unknown command 'mde' \(Did you mean made\?\) \(see neuroshard --help\)/],
     [
+      'mde --help',
+      'unknown-command',
+      /unknown command 'mde' \(Did you mean made\?\) \(see neuroshard --help\)/,
+    ],
+    [
       'made pu',
       'unknown-command',
       /unknown command 'pu' \(Did you mean up\?\) \(see neuroshard made --help\)/,

@@ -52,7 +52,7 @@ export async function runProgram(
     return 0;
   }
   try {
-    await program.parseAsync([...argv], { from: 'user' });
+    await program.parseAsync(withoutStrayHelp(program, argv), { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof ReportedFailure) return error.exitCode;
@@ -65,6 +65,17 @@ export async function runProgram(
     if (failure.stack !== undefined) surroundings.stderr.write(`${failure.stack}\n`);
     return failure.exitCode;
   }
+}
+
+/** `frobnicate --help` asks for help about what is not there: without the `--help` it is an unknown command. */
+function withoutStrayHelp(program: Command, argv: readonly string[]): string[] {
+  let command: Command | undefined = program;
+  for (const word of argv) {
+    if (word.startsWith('-') || command.commands.length === 0) return [...argv];
+    command = command.commands.find((each) => each.name() === word);
+    if (command === undefined) return argv.filter((each) => each !== '--help' && each !== '-h');
+  }
+  return [...argv];
 }
 
 /** The longest known command that the arguments begin with, for pointing at its help. */

@@ -145,7 +145,18 @@ export async function clusterOf(
       `${options.attackers} of ${nodes} nodes cannot be hostile: one must be honest`,
     );
   }
+  // The last nodes are the hostile ones, and node i holds stage i mod S.
+  if (nodes - options.attackers < options.stages)
+    throw new UsageError(
+      'bad-attackers',
+      `${options.attackers} hostile of ${nodes} nodes leave a stage without an honest one`,
+    );
   const model = presetConfig(options.preset);
+  if (options.stages > model.layers)
+    throw new UsageError(
+      'bad-stages',
+      `--stages is at most ${model.layers}, the layers of ${options.preset}, not ${options.stages}`,
+    );
   const datasetDirectory = await datasetFor(model.vocabulary, options.dataset);
   const { hash } = await readManifest(datasetDirectory);
   const outer = defaultOuter(options.compression, options.aggregator, options.innerSteps);

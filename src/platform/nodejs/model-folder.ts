@@ -41,7 +41,7 @@ const partsMax = 1000;
 export async function readModelFolder(folder: string): Promise<ModelFolder> {
   const json = await readJson(join(folder, configFile), 'bad-model-config');
   const config = unwrap(fromHuggingFaceConfig(json), join(folder, configFile));
-  const tokenizer = loadTextCodec(await readFileBounded(join(folder, tokenizerFile), tokenizerBytesMax));
+  const tokenizer = await readTokenizer(join(folder, tokenizerFile));
   requireVocabulary(config, tokenizer.vocabularySize, folder);
   const files: Uint8Array[] = [];
   for (const path of await weightPaths(folder)) files.push(await readFileBounded(path, weightsBytesMax));
@@ -56,6 +56,17 @@ export async function readModelFolder(folder: string): Promise<ModelFolder> {
     beginToken: isToken(begin) ? begin : undefined,
     endTokens: [end].flat().filter(isToken),
   };
+}
+
+/** The loader knows no path: its errors say `tokenizer.json`, ours say which. */
+async function readTokenizer(path: string): Promise<TextCodec> {
+  const bytes = await readFileBounded(path, tokenizerBytesMax);
+  try {
+    return loadTextCodec(bytes);
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    throw new CodedError(error.code, error.message.replace(/^tokenizer\.json/, path), { cause: error });
+  }
 }
 
 /** `wrong-vocabulary` when the tokenizer has tokens that the model has not. */
