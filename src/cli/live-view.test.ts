@@ -121,6 +121,28 @@ test('the table shows every node, the rounds and the curve', () => {
   ]);
 });
 
+test('of a model cut into stages the table shows who holds which, and the size of the whole', () => {
+  const names = ['a', 'b'];
+  const view = createLiveView(
+    'demo',
+    names.map((name) => ({ name, role: 'honest' })),
+  );
+  for (const [index, name] of names.entries()) {
+    const stage = { index, count: 2, firstLayer: 2 * index, endLayer: 2 * index + 2 };
+    applyEvent(view, name, { ...started(name), stage } as NodeEvent);
+  }
+  // A stage that serves two Drivers makes more steps than one of them, and drives none itself.
+  const line = applyEvent(view, 'b', { ...step(0, 30, 7.5), tokensPerSecond: 0 } as NodeEvent);
+  assert.deepEqual(line, ['b: round 0 step 30, loss 7.500']);
+  const lines = renderLiveView(view, { width: 100, height: 40, color: false });
+  assert.equal(lines[0], 'demo, 2.62M parameters');
+  assert.deepEqual(lines.slice(2, 5), [
+    '  node  role    stage  round  step  tokens/s   loss  held-out  peers  ',
+    '  a     honest      1      0   0/-         -      -         -      -  ',
+    '  b     honest      2      0    30         -  7.500         -      -  ',
+  ]);
+});
+
 test('nothing is wider or longer than the terminal, with colour or without', () => {
   const view = swarm();
   for (let round = 0; round < 100; round++) applyEvent(view, 'a', closed(round, 7 - round / 50));
