@@ -125,7 +125,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           },
           onStarving: (starved, starving) => {
             counters.starving = starving;
-            const detail = `no replica of stage ${starved} can be had: waiting`;
+            const detail = `no replica of stage ${starved + 1} can be had: waiting`;
             if (starving) options.events({ type: 'warning', code: 'no-route', detail });
           },
           onBytes: (sent, received) => {

@@ -167,7 +167,7 @@ async function openAt(
     const node = router.choose(candidatesOf(state, stage), { sticky: transport.self, exclude: tried });
     if (node === undefined) {
       if (refused) return refused;
-      if (clock.nowMs() >= untilMs) return reject('no-route', `nobody answers for stage ${stage}`);
+      if (clock.nowMs() >= untilMs) return reject('no-route', `nobody answers for stage ${stage + 1}`);
       await sleep(clock, waitMs, signal);
       waitMs = Math.min(2 * waitMs, backoffMsMax);
       tried.clear();
@@ -367,7 +367,7 @@ async function failOver(
     tried.add(place.node);
     router.penalise(place.node);
   }
-  throw new CodedError('no-route', `stage ${leg.stage} fails again and again (${code})`);
+  throw new CodedError('no-route', `stage ${leg.stage + 1} fails again and again (${code})`);
 }
 
 function sameBits(a: Float32Array, b: Float32Array | undefined): boolean {
