@@ -120,3 +120,13 @@ test('a missing, foreign, doubled, misshapen or non-finite tensor is refused', (
   assert.equal(importCode(utf8('not a safetensors file')), 'safetensors-header');
   assert.equal(importCode(writeSafetensors(sources).subarray(0, -1)), 'safetensors-truncated');
 });
+
+test('a flipped bit that leaves a number a number is found by the hash that we write', () => {
+  const { 'model.safetensors': weights } = exportModel(config, parameterOf);
+  assert.equal(importCode(weights), 'ok');
+  const damaged = weights.slice();
+  // The lowest bit of the last element's mantissa.
+  damaged[damaged.length - 4]! ^= 1;
+  assert.equal(importCode(damaged), 'weights-damaged');
+  assert.equal(importCode(writeSafetensors(sources, { format: 'pt' })), 'ok', 'others write none');
+});

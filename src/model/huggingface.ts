@@ -2,7 +2,8 @@
  * The model as Hugging Face stores a `LlamaForCausalLM`: config.json both ways, export to safetensors, and import with
  * every tensor checked. Parameter names are already theirs. It works on bytes and knows no file system.
  */
-import { utf8 } from '../std/bytes.ts';
+import { bytesOf, utf8 } from '../std/bytes.ts';
+import { sha256Hex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { type ModelConfig, parseModelConfig } from './config.ts';
 import { headName, parameterList, wholeModel } from './parameters.ts';
@@ -99,6 +100,9 @@ export interface ExportedModel {
   readonly 'model.safetensors': Uint8Array;
 }
 
+/** Of all tensors' bytes in the order of the file: the format itself has no checksum, and a flipped bit is a weight, too. */
+const digestKey = 'neuroshard.sha256';
+
 /** The files of a model directory, less its tokenizer. `parameters` holds every parameter of the whole model. */
 export function exportModel(
   config: ModelConfig,
@@ -112,7 +116,10 @@ export function exportModel(
   }));
   return {
     'config.json': utf8(`${JSON.stringify(toHuggingFaceConfig(config, special), null, 2)}\n`),
-    'model.safetensors': writeSafetensors(sources, { format: 'pt' }),
+    'model.safetensors': writeSafetensors(sources, {
+      format: 'pt',
+      [digestKey]: sha256Hex(...sources.map(({ data }) => bytesOf(data))),
+    }),
   };
 }
 
@@ -128,7 +135,7 @@ function allFinite(values: Float32Array): boolean {
 
 /**
  * Every parameter of the whole model as f32, from untrusted safetensors files (one, or the parts of a sharded
- * checkpoint). Codes: those of `readSafetensors`, `missing-tensor`, `unexpected-tensor`, `duplicate-tensor`,
+ * checkpoint). Codes: those of `readSafetensors`, `weights-damaged`, `missing-tensor`, `unexpected-tensor`, `duplicate-tensor`,
  * `wrong-shape`, `not-finite`.
  */
 export function importParameters(
@@ -154,6 +161,9 @@ export function importParameters(
       if (!allFinite(values.value)) return reject('not-finite', name);
       found.set(name, values.value);
     }
+    const digest = file.value.metadata.get(digestKey);
+    const tensors = [...file.value.tensors.values()].map((tensor) => tensor.bytes);
+    if (digest !== undefined && digest !== sha256Hex(...tensors)) return reject('weights-damaged');
   }
   for (const { name } of specs) if (!found.has(name)) return reject('missing-tensor', name);
   return accept(found);
