@@ -68,14 +68,26 @@ export function decodeTrainRequest(message: Uint8Array, shape: BoundaryShape): O
   if (!parts.ok) return parts;
   const parsed = trainHeader.safeParse(parts.value.header);
   if (!parsed.success) return reject('malformed');
-  const labelBytes = 4 * shape.tokens;
-  const { body } = parts.value;
-  if (body.length !== labelBytes + rowBytes(shape.codec, shape.tokens * shape.width))
-    return reject('wrong-length');
-  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
-  if (labels.some((label) => label < 0 || label >= shape.vocabulary)) return reject('bad-label');
+  const body = labelledRows(parts.value.body, shape);
+  if (!body.ok) return body;
   const [round, stage, step, index, claim] = parsed.data;
-  return accept({ round, stage, step, index, claim, labels, rows: body.subarray(labelBytes) });
+  return accept({ round, stage, step, index, claim, ...body.value });
+}
+
+interface LabelledRows {
+  readonly labels: Int32Array;
+  readonly rows: Uint8Array;
+}
+
+function labelledRows(
+  body: Uint8Array,
+  { tokens, width, vocabulary, codec }: BoundaryShape,
+): Outcome<LabelledRows> {
+  const labelBytes = 4 * tokens;
+  if (body.length !== labelBytes + rowBytes(codec, tokens * width)) return reject('wrong-length');
+  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
+  if (labels.some((label) => label < 0 || label >= vocabulary)) return reject('bad-label');
+  return accept({ labels, rows: body.subarray(labelBytes) });
 }
 
 /** What comes back: the microbatch's loss and dL/drows. */
@@ -119,14 +131,10 @@ export function decodeEvaluateRequest(message: Uint8Array, shape: BoundaryShape)
   if (!parts.ok) return parts;
   const parsed = evaluateHeader.safeParse(parts.value.header);
   if (!parsed.success) return reject('malformed');
-  const labelBytes = 4 * shape.tokens;
-  const { body } = parts.value;
-  if (body.length !== labelBytes + rowBytes(shape.codec, shape.tokens * shape.width))
-    return reject('wrong-length');
-  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
-  if (labels.some((label) => label < 0 || label >= shape.vocabulary)) return reject('bad-label');
+  const body = labelledRows(parts.value.body, shape);
+  if (!body.ok) return body;
   const [round, stage] = parsed.data;
-  return accept({ round, stage, labels, rows: body.subarray(labelBytes) });
+  return accept({ round, stage, ...body.value });
 }
 
 export function encodeLoss(loss: number): Uint8Array {
