@@ -81,3 +81,11 @@ test('what neither can read is refused in our words', () => {
     assert.throws(() => loadTextCodec(utf8(text)), { code });
   }
 });
+
+test('a merge that makes no token is a damaged file, also of another kind', () => {
+  const withMerges = (merges: readonly unknown[]) =>
+    utf8(JSON.stringify({ ...sentencePiece, model: { ...sentencePiece.model, merges } }));
+  assert.equal(loadTextCodec(withMerges([['a', 'b']])).vocabularySize, tokens.length);
+  for (const merge of ['nonsense', 'a z', 'c a', ['a'], ['a', 'b', 'c']])
+    assert.throws(() => loadTextCodec(withMerges(['a b', merge])), { name: 'CodedError' });
+});

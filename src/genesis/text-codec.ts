@@ -23,10 +23,9 @@ export function loadTextCodec(json: Uint8Array): TextCodec {
 /** Undefined when the library cannot use it either: it says so in many ways, none of them coded. */
 function loadForeign(json: Uint8Array): TextCodec | undefined {
   try {
-    const library = new LibraryTokenizer(
-      JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json)),
-      {},
-    );
+    const parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
+    if (!hasSoundMerges(parsed.model)) return undefined;
+    const library = new LibraryTokenizer(parsed, {});
     const ids = [...library.get_vocab(true).values()];
     if (ids.length === 0 || !ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return undefined;
     const probe: readonly number[] = library.encode('a').ids;
@@ -39,6 +38,18 @@ function loadForeign(json: Uint8Array): TextCodec | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Whether every merge makes a token out of two: the library reads past what is damaged, and encodes another way. */
+function hasSoundMerges(model: {
+  readonly vocab?: Readonly<Record<string, unknown>>;
+  readonly merges?: readonly (string | readonly string[])[];
+}): boolean {
+  const { vocab = {}, merges = [] } = model;
+  return merges.every((merge) => {
+    const parts = typeof merge === 'string' ? merge.split(' ') : merge;
+    return parts.length === 2 && [...parts, parts.join('')].every((token) => Object.hasOwn(vocab, token));
+  });
 }
 
 /** The library decodes whole lists only: what follows the text that has been given is new. */
