@@ -104,3 +104,12 @@ test('gradients that an early outer step makes 35 times smaller, and that grow a
     for (let i = 0; i < 50; i++) assert.ok(guard.check(size * (1 + (i % 3) / 4)).ok);
   }
 });
+
+test('a boundary that was not used between two changes begins with the absolute bound', () => {
+  const guard = settled(1e-3);
+  guard.reset();
+  assert.equal(guard.check(50).ok, false, 'still near the old measure');
+  guard.reset();
+  assert.ok(guard.check(50).ok);
+  assert.equal(guard.check(1e6).ok, false);
+});

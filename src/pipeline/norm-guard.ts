@@ -82,6 +82,8 @@ export function createNormGuard(options: NormGuardOptions = {}): NormGuard {
       return accept(undefined);
     },
     reset: () => {
+      // Nothing was accepted since the last change: what was usual once must not keep everything out for ever.
+      if (!isWarm && first.length === 0) center = undefined;
       first = [];
       isWarm = false;
     },

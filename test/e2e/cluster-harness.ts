@@ -66,6 +66,7 @@ export interface Harness {
 }
 
 export async function createHarness(options: HarnessOptions): Promise<Harness> {
+  const innerSteps = options.innerSteps ?? 4;
   const directory = await mkdtemp(join(tmpdir(), 'neuroshard-e2e-'));
   const custom = options.buildDataset && join(directory, 'dataset');
   if (custom) await options.buildDataset?.(custom);
@@ -82,13 +83,13 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     datasetHash: hash,
     training: {
       ...defaultTraining(presets.tiny),
-      innerSteps: options.innerSteps ?? 4,
+      innerSteps,
       batch: 2,
       sequence: 32,
       warmupSteps: 4,
       ...options.training,
     },
-    outer: defaultOuter(options.compression ?? 'int8', options.aggregator ?? 'default'),
+    outer: defaultOuter(options.compression ?? 'int8', options.aggregator ?? 'default', innerSteps),
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: 2,
     samples: false,
