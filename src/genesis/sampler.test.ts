@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { countedDataset } from '../../test/counted-dataset.ts';
 import { toHex } from '../std/bytes.ts';
-import { buildMemoryDataset } from './build.ts';
 import { trainingShards } from './manifest.ts';
 import {
   type BatchRequest,
@@ -14,21 +14,7 @@ import {
   shardFor,
 } from './sampler.ts';
 
-const dataset = await buildMemoryDataset({
-  name: 'sampler',
-  vocabularySize: 260,
-  shardTokens: 512,
-  heldOutEvery: 4,
-  sources: [
-    {
-      origin: 'test',
-      licence: 'CC0-1.0',
-      documents: async function* () {
-        for (let i = 0; i < 100; i++) yield { id: String(i), text: `${(i * 7919) % 1000} and `.repeat(20) };
-      },
-    },
-  ],
-});
+const dataset = await countedDataset('sampler', 100);
 const { manifest } = dataset;
 const training = trainingShards(manifest);
 const plan = { batch: 3, sequence: 16, innerSteps: 5 };

@@ -1,8 +1,8 @@
 /** Nodes of an in-memory network that check the claims of Drivers, and accuse each other. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { countedDataset } from '../../test/counted-dataset.ts';
 import { createVirtualNetwork } from '../../test/virtual-network.ts';
-import { buildMemoryDataset } from '../genesis/build.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import { keyPairFrom } from '../identity/keys.ts';
@@ -13,21 +13,7 @@ import type { NodeEvent } from './events.ts';
 import { watchFraud } from './fraud-watch.ts';
 import type { NetworkManifest } from './network.ts';
 
-const dataset = await buildMemoryDataset({
-  name: 'fraud',
-  vocabularySize: 260,
-  shardTokens: 512,
-  heldOutEvery: 4,
-  sources: [
-    {
-      origin: 'test',
-      licence: 'CC0-1.0',
-      documents: async function* () {
-        for (let i = 0; i < 40; i++) yield { id: String(i), text: `${(i * 7919) % 1000} and `.repeat(20) };
-      },
-    },
-  ],
-});
+const dataset = await countedDataset('fraud', 40);
 const training = { batch: 2, sequence: 16, innerSteps: 5, microbatches: 3 };
 const network = { networkId: new Uint8Array(32).fill(7), training } as unknown as NetworkManifest;
 const place = { round: 3, step: 2, index: 1 };

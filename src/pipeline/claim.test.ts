@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { buildMemoryDataset } from '../genesis/build.ts';
+import { countedDataset } from '../../test/counted-dataset.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import { keyPairFrom } from '../identity/keys.ts';
@@ -20,21 +20,7 @@ import {
   makeClaim,
 } from './claim.ts';
 
-const dataset = await buildMemoryDataset({
-  name: 'claims',
-  vocabularySize: 260,
-  shardTokens: 512,
-  heldOutEvery: 4,
-  sources: [
-    {
-      origin: 'test',
-      licence: 'CC0-1.0',
-      documents: async function* () {
-        for (let i = 0; i < 60; i++) yield { id: String(i), text: `${(i * 7919) % 1000} and `.repeat(20) };
-      },
-    },
-  ],
-});
+const dataset = await countedDataset('claims', 60);
 const plan = { batch: 2, sequence: 16, innerSteps: 5, microbatches: 3 };
 const ground = { dataset, plan };
 const networkId = new Uint8Array(32).fill(7);
