@@ -44,18 +44,14 @@ function program(
   session: InferenceSession,
   forget: () => boolean,
 ): Program {
-  const wrap = (view: TensorData, { shape }: Value): Tensor =>
-    view instanceof Float32Array
-      ? new binding.Tensor('float32', view, shape)
-      : new binding.Tensor('int32', view, shape);
-  const wrapAll = (values: ReadonlyMap<string, Value>, views: Tensors) =>
-    Object.fromEntries([...values].map(([name, value]) => [name, wrap(views[name]!, value)]));
+  const wrapInputs = wrapper(binding, graph.inputs);
+  const wrapOutputs = wrapper(binding, graph.outputs);
   return {
     async run(feeds, fetches) {
       checkTensors(graph, feeds, fetches);
-      const inputs = wrapAll(graph.inputs, feeds);
+      const inputs = wrapInputs(feeds);
       if (binding.writesFetches) {
-        await session.run(inputs, wrapAll(graph.outputs, fetches));
+        await session.run(inputs, wrapOutputs(fetches));
         return;
       }
       const results = await session.run(inputs, [...graph.outputs.keys()], { logSeverityLevel: 4 });
@@ -68,5 +64,32 @@ function program(
     async release() {
       if (forget()) await session.release();
     },
+  };
+}
+
+/**
+ * Tensors over the caller's views, made once for each view: a graph has dozens, most of them weights that stay the same,
+ * and a small run takes no longer than making them. A tensor holds its view and copies nothing, so what the caller writes
+ * into a view is seen by the next run.
+ */
+function wrapper({ Tensor }: OnnxBinding, values: ReadonlyMap<string, Value>) {
+  const known = [...values].map(
+    ([name, { shape }]) => [name, shape, new WeakMap<TensorData, Tensor>()] as const,
+  );
+  return (views: Tensors): Record<string, Tensor> => {
+    const wrapped: Record<string, Tensor> = {};
+    for (const [name, shape, tensors] of known) {
+      const view = views[name]!;
+      let tensor = tensors.get(view);
+      if (!tensor) {
+        tensor =
+          view instanceof Float32Array
+            ? new Tensor('float32', view, shape)
+            : new Tensor('int32', view, shape);
+        tensors.set(view, tensor);
+      }
+      wrapped[name] = tensor;
+    }
+    return wrapped;
   };
 }
