@@ -4,12 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import type { DecidedBlock, ProposalContext } from '../src/consensus/types.ts';
-import { type Announcement, contributionTopic, encodeAnnouncement } from '../src/diloco/announcement.ts';
 import { createBlobShelf, serveBlobs } from '../src/diloco/blob-exchange.ts';
 import type { Contribution } from '../src/diloco/replica.ts';
 import { createRoundCoordinator } from '../src/diloco/round.ts';
 import { drawRoundList, encodeRoundList } from '../src/diloco/round-list.ts';
 import type { RoundOptions } from '../src/diloco/round-state.ts';
+import { type Announcement, contributionTopic, encodeAnnouncement } from '../src/ledger/announcement.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { sha256Hex } from '../src/std/hash.ts';
 import { memoryStore } from '../src/std/store.ts';

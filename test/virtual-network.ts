@@ -1,9 +1,9 @@
 /** Nodes joined by the in-memory hub in virtual time, with blobs small enough to make by hand: for protocol tests. */
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
-import { type Announcement, announce } from '../src/diloco/announcement.ts';
 import { type BlobShape, checkBlob, createBlob, headerBytes } from '../src/diloco/compression/blob.ts';
 import type { Contribution, StageReplica } from '../src/diloco/replica.ts';
 import type { KeyPair } from '../src/identity/keys.ts';
+import { type Announcement, announce } from '../src/ledger/announcement.ts';
 import type { LinkVerdict } from '../src/net/memory-link.ts';
 import { createMemoryHub, type MemoryHub } from '../src/net/memory-transport.ts';
 import type { Transport } from '../src/net/transport.ts';

@@ -3,10 +3,11 @@
  * contribute, what they serve and to whom, what they vote for, what they say they stand on. Twins run it twice under
  * one key; the loud ones come from the consensus scenario and do not train at all.
  */
-import { announce, contributionTopic, encodeAnnouncement } from '../../src/diloco/announcement.ts';
+
 import { headerBytes } from '../../src/diloco/compression/blob.ts';
 import type { Contribution } from '../../src/diloco/replica.ts';
 import { makeStatement, statementFields } from '../../src/diloco/statement.ts';
+import { announce, contributionTopic, encodeAnnouncement } from '../../src/ledger/announcement.ts';
 import { blobProtocol, type Protocol, stateProtocol, statusProtocol } from '../../src/net/protocol.ts';
 import type { NodeId, RequestHandler, Transport } from '../../src/net/transport.ts';
 import type { Peer, PeerOptions } from '../../src/peer/peer.ts';

@@ -2,10 +2,11 @@
  * The contributions of the current round as this node knows them: announced, fetched, screened. It decides what is
  * taken in and why something is not; it knows nothing of consensus, of aggregation or of when a round should end.
  */
+
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { Outcome } from '../std/outcome.ts';
-import type { Announcement } from './announcement.ts';
 import { obtain } from './pool-obtain.ts';
 import { offer, offerEarly } from './pool-offer.ts';
 import { newPoolState, type PoolEntry, type PoolOptions, type PoolState } from './pool-state.ts';

@@ -2,9 +2,10 @@
  * How the pool gets the blob of an announcement: from the shelf, from its announcer, from who passed it on, from
  * others; screened before it counts. Whether an announcement is taken in at all is decided elsewhere.
  */
+
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import type { Announcement } from './announcement.ts';
 import { fetchBlob } from './blob-exchange.ts';
 import { check, keyOf, type PoolState, settleRefused, settleValid } from './pool-state.ts';
 

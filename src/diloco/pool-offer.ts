@@ -2,9 +2,10 @@
  * Which announcements the pool takes in: the first of each node that fits the round, those of the next rounds for
  * later, and again what could not be fetched before. How a blob is fetched is not known here.
  */
+
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import type { Announcement } from './announcement.ts';
 import { obtain } from './pool-obtain.ts';
 import { check, hasRoom, isWanted, keyOf, type PoolState, settleRefused } from './pool-state.ts';
 

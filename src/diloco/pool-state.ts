@@ -2,11 +2,12 @@
  * What the pool of one round holds, and the small questions that its rules ask of it. Plain data: what is taken in is
  * in `pool-offer.ts`, how a blob is had in `pool-obtain.ts`.
  */
+
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import type { Announcement } from './announcement.ts';
 import type { BlobShelf } from './blob-exchange.ts';
 import { type BlobShape, blobBytes } from './compression/blob.ts';
 import type { StageReplica } from './replica.ts';

@@ -2,8 +2,14 @@
  * Announcements of contributions, this node's own and the others': said, said again until the round is decided, and
  * heard. Whether one is taken in is the pool's answer, not known here.
  */
+
+import {
+  announce,
+  contributionTopic,
+  decodeAnnouncement,
+  encodeAnnouncement,
+} from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
-import { announce, contributionTopic, decodeAnnouncement, encodeAnnouncement } from './announcement.ts';
 import type { Contribution } from './replica.ts';
 import { isDecided, type RoundState } from './round-state.ts';
 

@@ -2,8 +2,9 @@
  * Which contributions may stand on one list: those of a stage against one base. Of its own stage a node knows the base;
  * of another it believes the cohort, and before that has spoken, the base that most of its contributors name.
  */
+
+import type { Announcement } from '../ledger/announcement.ts';
 import type { HashHex } from '../std/hash.ts';
-import type { Announcement } from './announcement.ts';
 import { type RoundList, shareOf } from './round-list.ts';
 import { contributions, type RoundState } from './round-state.ts';
 

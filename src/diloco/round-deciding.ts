@@ -3,9 +3,9 @@
  * decided is the business of consensus, what is done with the blobs that of the replica.
  */
 import type { DecidedBlock } from '../consensus/types.ts';
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
 import { assert } from '../std/assert.ts';
-import type { Announcement } from './announcement.ts';
 import { cancelDeadline, notice } from './round-collecting.ts';
 import { decodeRoundList, type RoundList, shareOf } from './round-list.ts';
 import { change, isDecided, type RoundState, wakeWaiting } from './round-state.ts';

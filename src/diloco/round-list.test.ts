@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import { assertNeverThrows } from '../../test/fuzz.ts';
 import { defaultLimits } from '../consensus/limits.ts';
 import { type KeyPair, keyPairFrom } from '../identity/keys.ts';
+import { type Announcement, announce, announcementFields } from '../ledger/announcement.ts';
 import { utf8 } from '../std/bytes.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { sha256, sha256Hex } from '../std/hash.ts';
-import { type Announcement, announce, announcementFields } from './announcement.ts';
 import {
   decodeRoundList,
   drawRoundList,

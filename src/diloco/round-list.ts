@@ -3,12 +3,12 @@
  * and, when there are more than fit, its choice follow from hashes, so a proposer cannot favour anyone by position.
  */
 import { z } from 'zod';
+import { type Announcement, announcementFields, announcementOf } from '../ledger/announcement.ts';
 import { fromHex, toHex, utf8 } from '../std/bytes.ts';
 import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { type HashHex, taggedHash } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { contributionsMax } from './aggregation/stream.ts';
-import { type Announcement, announcementFields, announcementOf } from './announcement.ts';
 
 /** Contributions of all stages together: 200 bytes each at most, and a block of consensus holds 32 KiB. */
 export const listedMax = 160;

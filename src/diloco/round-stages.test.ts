@@ -4,9 +4,9 @@ import { test } from 'node:test';
 import { testKeys } from '../../test/consensus-group.ts';
 import { block, context, coordinatorOf, never, nextBase } from '../../test/round-coordinator.ts';
 import { announced, blobOf, networkId, shapes, testBase } from '../../test/virtual-network.ts';
+import { type Announcement, contributionTopic, encodeAnnouncement } from '../ledger/announcement.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
-import { type Announcement, contributionTopic, encodeAnnouncement } from './announcement.ts';
 import { decodeRoundList, drawRoundList, encodeRoundList, shareOf } from './round-list.ts';
 
 const base1 = sha256Hex(utf8('base of stage 1'));

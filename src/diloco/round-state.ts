@@ -3,10 +3,10 @@
  * the file named for it, and calls `wakeWaiting` when it changed something that another may wait for.
  */
 import type { KeyPair } from '../identity/keys.ts';
+import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import type { HashHex } from '../std/hash.ts';
-import type { Announcement } from './announcement.ts';
 import type { BlobShelf } from './blob-exchange.ts';
 import type { BlobShape } from './compression/blob.ts';
 import type { ContributionPool } from './contribution-pool.ts';

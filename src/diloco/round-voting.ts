@@ -3,7 +3,7 @@
  * does with the answers, is not known here.
  */
 import type { ProposalContext } from '../consensus/types.ts';
-import type { Announcement } from './announcement.ts';
+import type { Announcement } from '../ledger/announcement.ts';
 import { basesFit, listable } from './round-bases.ts';
 import { emptyStages } from './round-collecting.ts';
 import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';

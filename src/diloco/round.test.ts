@@ -6,9 +6,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { block, context, coordinatorOf, draw, never, nextBase } from '../../test/round-coordinator.ts';
 import { announced, blobOf, networkId, testBase } from '../../test/virtual-network.ts';
+import { contributionTopic, encodeAnnouncement } from '../ledger/announcement.ts';
 import { utf8 } from '../std/bytes.ts';
 import { sha256Hex } from '../std/hash.ts';
-import { contributionTopic, encodeAnnouncement } from './announcement.ts';
 import { decodeRoundList, encodeRoundList } from './round-list.ts';
 
 test('consensus is asked when everybody expected has come, and not before', async () => {

@@ -4,8 +4,8 @@
  * application; it does not train and does not aggregate.
  */
 import type { Application } from '../consensus/types.ts';
+import { type Announcement, announcementBytesMax, contributionTopic } from '../ledger/announcement.ts';
 import type { HashHex } from '../std/hash.ts';
-import { type Announcement, announcementBytesMax, contributionTopic } from './announcement.ts';
 import { createContributionPool } from './contribution-pool.ts';
 import type { Contribution } from './replica.ts';
 import { contribute, hear, pass, repeatOwn } from './round-announcing.ts';
