@@ -17,4 +17,9 @@ export interface TransportCluster {
   close(): Promise<void>;
 }
 
-export type StartCluster = (count: number, scorePolicy?: ScorePolicy) => Promise<TransportCluster>;
+export type StartCluster = (
+  count: number,
+  scorePolicy?: ScorePolicy,
+  /** The nodes keep a directory of who provides what. */
+  options?: { readonly directory: boolean },
+) => Promise<TransportCluster>;

@@ -61,6 +61,7 @@ export function testTransport(name: string, startCluster: StartCluster): void {
   describe(`${name}: requests`, () => testRequests(startCluster));
   describe(`${name}: limits`, () => testLimits(startCluster));
   describe(`${name}: long calls`, () => testCalls(name, startCluster, protocol));
+  describe(`${name}: who provides what`, () => testProviders(startCluster));
   describe(`${name}: peers that come and go`, () => testPeers(startCluster));
 }
 
@@ -417,5 +418,41 @@ function testPeers(startCluster: StartCluster): void {
     await cluster.run(first!.publish('nothing', new Uint8Array(1)));
     await cluster.until(() => peersOf(1) === 1 && peersOf(2) === 1, 'the others to notice');
     assert.equal(peersOf(0), 0);
+  });
+}
+
+function testProviders(startCluster: StartCluster): void {
+  let cluster: TransportCluster;
+  before(async () => {
+    cluster = await startCluster(3, undefined, { directory: true });
+  });
+  after(() => cluster.close());
+  const find = (index: number, key: string, signal?: AbortSignal) =>
+    cluster.run(cluster.transports[index]!.findProviders(key, signal));
+  const idOf = (index: number) => cluster.transports[index]!.self;
+
+  it('finds who provides a key, and neither itself nor who provides another', async () => {
+    for (const index of [1, 2]) await cluster.run(cluster.transports[index]!.provide('both'));
+    await cluster.run(cluster.transports[2]!.provide('other'));
+    assert.deepEqual(await find(0, 'both'), [idOf(1), idOf(2)].sort());
+    assert.deepEqual(await find(1, 'both'), [idOf(2)]);
+    assert.deepEqual(await find(0, 'other'), [idOf(2)]);
+    assert.deepEqual(await find(2, 'other'), []);
+  });
+
+  it('finds nobody for what nobody provides, nor once the caller has given up', async () => {
+    assert.deepEqual(await find(0, 'nothing'), []);
+    assert.deepEqual(await find(0, 'both', AbortSignal.abort()), []);
+  });
+
+  it('does not find who is gone; one that is closed finds and provides nothing', async () => {
+    await cluster.stop(1);
+    await cluster.until(() => cluster.transports[0]!.peers().length === 1, 'the others to notice');
+    assert.deepEqual(await find(0, 'both'), [idOf(2)]);
+    const [first] = cluster.transports;
+    await cluster.run(first!.close());
+    await cluster.run(first!.provide('late'));
+    assert.deepEqual(await find(0, 'both'), []);
+    assert.deepEqual(await find(2, 'late'), []);
   });
 }

@@ -22,6 +22,12 @@ export const topicMessagesPerMinuteMax = 6_000;
 /** Peers whose rates and scores are remembered. */
 export const rememberedPeersMax = 4_096;
 
+/** How long the directory keeps what a node provides, unless it says so again. */
+export const providedMs = 20 * 60_000;
+/** Nodes that one lookup connects to, and how long it takes at most. */
+export const providersMax = 16;
+export const findProvidersMs = 10_000;
+
 const framesAtOnceMax = 64;
 const framesPerSecondMax = 200;
 

@@ -79,6 +79,8 @@ export interface Hub {
   /** Group of each node under the current partition; null without one. */
   groups: Map<NodeId, number> | null;
   connections: number;
+  /** By key, who provides it and until when: what the nodes of a DHT keep together. */
+  readonly provided: Map<string, Map<NodeId, number>>;
 }
 
 export function joinHub(hub: Hub, id: NodeId): Member {

@@ -4,7 +4,8 @@
  * It keeps the limits and codes of the real transport; it does not know what the messages mean.
  */
 import { assert, must } from '../std/assert.ts';
-import { topicMessageBytesMax, topicMessagesPerMinuteMax } from './limits.ts';
+import { sleep } from '../std/clock.ts';
+import { providedMs, providersMax, topicMessageBytesMax, topicMessagesPerMinuteMax } from './limits.ts';
 import {
   type Hub,
   joinHub,
@@ -39,7 +40,7 @@ export interface MemoryHub {
 }
 
 export function createMemoryHub(options: MemoryHubOptions): MemoryHub {
-  const hub: Hub = { options, members: new Map(), groups: null, connections: 0 };
+  const hub: Hub = { options, members: new Map(), groups: null, connections: 0, provided: new Map() };
   return {
     join: (nodeId) => transportOf(hub, joinHub(hub, nodeId)),
     crash(nodeId) {
@@ -87,6 +88,21 @@ function deliver(hub: Hub, from: Member, to: Member, topic: string, message: Uin
   }
 }
 
+/** A few hops of a lookup. */
+const lookupMs = 20;
+
+/** As a DHT whose records all can reach: of those who provide the key, who is connected. */
+async function findProviders(hub: Hub, member: Member, key: string, signal?: AbortSignal): Promise<NodeId[]> {
+  const { clock } = hub.options;
+  await sleep(clock, lookupMs, signal).catch(() => {});
+  if (signal?.aborted || !member.alive) return [];
+  return [...(hub.provided.get(key) ?? [])]
+    .filter(([node, untilMs]) => untilMs > clock.nowMs() && member.connected.has(node))
+    .map(([node]) => node)
+    .sort()
+    .slice(0, providersMax);
+}
+
 function transportOf(hub: Hub, member: Member): Transport {
   return {
     self: member.id,
@@ -114,6 +130,12 @@ function transportOf(hub: Hub, member: Member): Transport {
       member.listeners.add(listener);
       return () => void member.listeners.delete(listener);
     },
+    async provide(key) {
+      if (!member.alive) return;
+      const nodes = hub.provided.get(key) ?? new Map<NodeId, number>();
+      hub.provided.set(key, nodes.set(member.id, hub.options.clock.nowMs() + providedMs));
+    },
+    findProviders: (key, signal) => findProviders(hub, member, key, signal),
     penalize: (peer, code) => penalize(hub, member, peer, code),
     traffic: () => ({ bytesSent: member.bytesSent, bytesReceived: member.bytesReceived }),
     async close() {

@@ -68,6 +68,16 @@ export const shardProtocol: Protocol = {
   requestsPerMinuteMax: 6_000,
 };
 
+/** What a node says of the stage it holds, asked of itself. */
+export const stageProtocol: Protocol = {
+  id: '/neuroshard/stage/1',
+  requestBytesMax: 16,
+  responseBytesMax: 256,
+  timeoutMs: 5_000,
+  idleTimeoutMs: 5_000,
+  requestsPerMinuteMax: 60,
+};
+
 /** Rows of one microbatch at a stage's boundary and what goes with them: 64 MiB and a header. */
 const rowBytesMax = 64 * MiB + 8 * KiB;
 const frameBytesMax = 256;

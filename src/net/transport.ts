@@ -71,6 +71,17 @@ export interface Transport {
   peers(): readonly NodeId[];
   /** Called with every peer that connects or leaves from now on. */
   onPeerChange(listener: (peer: NodeId, connected: boolean) => void): () => void;
+  /**
+   * Tells the network's directory (libp2p: the DHT) that this node is to be asked about the key, which is public. Best
+   * effort: it resolves in either case. The record is kept for `providedMs`; who still means it says it again before.
+   */
+  provide(key: string): Promise<void>;
+  /**
+   * Looks up who provides the key and connects to them. Those that are peers in the end, sorted, at most `providersMax`,
+   * never this node; none where the directory knows of none or cannot be asked. Best effort, ends after
+   * `findProvidersMs` or with the signal. Anyone may provide any key: what they are, they must show when asked.
+   */
+  findProviders(key: string, signal?: AbortSignal): Promise<readonly NodeId[]>;
   /** Reports misbehaviour; a peer whose score falls too far is disconnected and refused for a while. */
   penalize(peer: NodeId, code: string): void;
   /** All bytes on the wire since the start, protocol overheads included. */

@@ -15,7 +15,9 @@ import type { KeyPair } from '../identity/keys.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
 import { createStageDirectory, type StageDirectory } from '../pipeline/directory.ts';
+import { createStageLookup } from '../pipeline/stage-lookup.ts';
 import type { StepTaken } from '../pipeline/stage-node.ts';
+import { toHex } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
 import type { Random } from '../std/random.ts';
@@ -158,6 +160,12 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     clock,
     random: options.random,
   });
+  const lookup = createStageLookup({
+    directory,
+    transport,
+    clock,
+    keyOf: (stage) => toHex(planHash(network, stage)),
+  });
   const pipeline = createPipeline({
     network,
     key,
@@ -168,6 +176,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     clock,
     random: options.random,
     directory,
+    candidates: lookup.candidates,
     memoryBytes: options.memoryBytes ?? 0,
     events: options.events,
     batch: (round, step, index) => peer.steps.batch(round, step, index),
@@ -180,7 +189,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     transport,
     clock,
     random: options.random,
-    directory,
+    directory: lookup,
     queue: pipeline.queue,
     onFailover: ({ stage, from, code, tookMs }) =>
       options.events({ type: 'failover', stage, node: from, code, silentMs: tookMs }),
@@ -211,6 +220,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       }),
     close: async () => {
       for (const stop of stops) stop();
+      lookup.close();
       directory.close();
       pipeline.close();
       // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.

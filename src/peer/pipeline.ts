@@ -17,6 +17,7 @@ import type { BoundaryShape } from '../pipeline/messages.ts';
 import { createNextStage, type Failover } from '../pipeline/next-stage.ts';
 import { createNormGuard } from '../pipeline/norm-guard.ts';
 import { createRouter, type Router } from '../pipeline/routing.ts';
+import type { StageLookup } from '../pipeline/stage-lookup.ts';
 import type { StageNode, StepTaken } from '../pipeline/stage-node.ts';
 import { evaluateStage, type StageServer, serveStage } from '../pipeline/stage-server.ts';
 import { createWeightsGate } from '../pipeline/weights-gate.ts';
@@ -38,6 +39,8 @@ export interface PipelineOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly directory: StageDirectory;
+  /** Of the next stage; where they are few, others are looked for. */
+  readonly candidates: StageLookup['candidates'];
   /** What this node may use: others assign newcomers by it. */
   readonly memoryBytes: number;
   readonly events: EventSink;
@@ -111,7 +114,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           shape,
           transport,
           clock,
-          candidates: (wanted) => directory.candidates(wanted),
+          candidates: options.candidates,
           preferred: (candidates) => {
             const cohort = [...directory.candidates(stage), key.nodeId].sort();
             return candidates[cohort.indexOf(key.nodeId) % candidates.length];

@@ -34,6 +34,10 @@ export interface StageDirectory {
   all(): readonly StageAnnouncement[];
   /** Called whenever `candidates` may give another answer. The result unsubscribes. */
   onChange(listener: () => void): () => void;
+  /** The last announcement of this node's own, as it was sent; undefined while there is none. */
+  said(): Uint8Array | undefined;
+  /** Takes what a node has answered when it was asked for its own announcement: checked as one from the topic. */
+  take(from: NodeId, message: Uint8Array): void;
   /** Changes what this node says of itself; nothing is said before a stage was given. */
   announceSelf(change: Partial<StageState>): void;
   /** Says, as well as it can, that this node takes no more work, and stops. */
@@ -62,6 +66,7 @@ interface DirectoryState {
   readonly left: Set<NodeId>;
   readonly listeners: Set<() => void>;
   own: StageState | undefined;
+  said: Uint8Array | undefined;
   seq: number;
   saidMs: number;
   /** When the timer below fires. */
@@ -78,6 +83,7 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
     left: new Set(),
     listeners: new Set(),
     own: undefined,
+    said: undefined,
     seq: 0,
     saidMs: Number.NEGATIVE_INFINITY,
     nextMs: Number.POSITIVE_INFINITY,
@@ -85,8 +91,9 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
     closed: false,
   };
   const rates = createRateLimiter(clock);
+  const withinRate = (author: NodeId) => rates.take(author, perAuthorPerMinuteMax);
   const unsubscribe = transport.subscribe(stageTopic, stageAnnouncementBytesMax, (from, message) =>
-    hear(d, from, message, (author) => rates.take(author, perAuthorPerMinuteMax)),
+    hear(d, from, message, withinRate),
   );
   const forgetPeers = transport.onPeerChange((peer, connected) => {
     // Who has just come knows nothing of us; who has left may come back as a process that serves nothing yet.
@@ -117,6 +124,13 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
     onChange: (listener) => {
       d.listeners.add(listener);
       return () => void d.listeners.delete(listener);
+    },
+    said: () => d.said,
+    take: (from, message) => {
+      const decoded = decodeStageAnnouncement(message);
+      const isOwn = !decoded.ok || decoded.value.announcement.nodeId === from;
+      if (!isOwn) transport.penalize(from, 'wrong-author');
+      else if (hear(d, from, message, withinRate) === false) transport.penalize(from, 'invalid');
     },
     announceSelf: (change) => {
       if (d.closed) return;
@@ -189,6 +203,7 @@ function say(d: DirectoryState): void {
   d.saidMs = clock.nowMs();
   d.seq = Math.max(d.seq + 1, Math.floor(d.saidMs));
   const message = encodeStageAnnouncement(networkId, { ...d.own, seq: d.seq }, key);
+  d.said = message;
   transport.publish(stageTopic, message).catch(() => {});
 }
 

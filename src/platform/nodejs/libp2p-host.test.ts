@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { TransportCluster } from '../../../test/transport-cluster.ts';
+import type { StartCluster, TransportCluster } from '../../../test/transport-cluster.ts';
 import { testTransport } from '../../../test/transport-contract.ts';
 import { generateKeyPair } from '../../identity/keys.ts';
-import type { ScorePolicy } from '../../net/peer-score.ts';
 import { systemClock } from './clock.ts';
 import { createLibp2pTransport, type Libp2pTransport } from './libp2p-host.ts';
 
-async function startCluster(count: number, scorePolicy?: ScorePolicy): Promise<TransportCluster> {
+const startCluster: StartCluster = async (count, scorePolicy, options): Promise<TransportCluster> => {
   const clock = systemClock();
   const keys = Array.from({ length: count }, generateKeyPair);
   const transports: Libp2pTransport[] = [];
@@ -23,6 +22,7 @@ async function startCluster(count: number, scorePolicy?: ScorePolicy): Promise<T
       networkId: 'contract',
       clock,
       localSwarm: true,
+      dht: options?.directory ?? false,
       ...(scorePolicy ? { scorePolicy } : {}),
     });
   }
@@ -49,6 +49,6 @@ async function startCluster(count: number, scorePolicy?: ScorePolicy): Promise<T
       await Promise.all(transports.map((transport) => transport.close()));
     },
   };
-}
+};
 
 testTransport('libp2p', startCluster);

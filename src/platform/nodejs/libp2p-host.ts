@@ -21,6 +21,7 @@ import { createDialer, type Dialer } from './libp2p-dialer.ts';
 import { helloProtocol } from './libp2p-hello.ts';
 import { createLibp2pNode, type Libp2pNode } from './libp2p-node.ts';
 import { createPeerDirectory, type PeerDirectory } from './libp2p-peers.ts';
+import { createProviders, type Providers } from './libp2p-providers.ts';
 import { createRequestServer, inboundStreamsMax, type RequestServer } from './libp2p-server.ts';
 import { createTopics, type Topics } from './libp2p-topics.ts';
 import { createTrafficMeter, type TrafficMeter } from './libp2p-traffic.ts';
@@ -45,6 +46,10 @@ export interface Libp2pTransportOptions {
   /** Relays for nodes that nobody can dial; or asks relays for an address when this node is one. Off by default. */
   readonly relay?: { readonly server?: boolean; readonly client?: boolean };
   readonly connectionsMax?: number;
+  /** Takes part in the network's DHT, by which providers are found. On, but off in a local swarm, unless given. */
+  readonly dht?: boolean;
+  /** So many peers are gathered by others' introduction; 24 unless given. */
+  readonly peersWanted?: number;
   readonly scorePolicy?: ScorePolicy;
   /** A handler of ours threw. */
   readonly onError?: (error: unknown) => void;
@@ -59,7 +64,7 @@ const closeTimeoutMs = 3_000;
 /** How often each peer's gossip stream is looked at. */
 const gossipCheckMs = 5_000;
 /** No more nodes are dialled on others' introduction from so many peers on. */
-const peersWanted = 24;
+const peersWantedDefault = 24;
 
 /** The parts of one node. */
 interface Host {
@@ -76,6 +81,7 @@ interface Host {
   readonly dialer: Dialer;
   readonly directory: PeerDirectory;
   readonly topics: Topics;
+  readonly providers: Providers;
   /** By protocol id: ends of the streams being served. */
   readonly serving: Map<string, Set<() => void>>;
   readonly penalize: (peer: NodeId, code: string) => void;
@@ -127,6 +133,16 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
     penalize,
     offences: () => offences,
   });
+  const providers = createProviders({
+    libp2p: node.libp2p,
+    networkPrefix,
+    self: options.key.nodeId,
+    localSwarm,
+    dial: connections.dial,
+    isPeer: (peer) => directory.peers().includes(peer),
+    onPeerChange: directory.onPeerChange,
+    isRefused: scores.isRefused,
+  });
   return {
     options,
     self: options.key.nodeId,
@@ -141,6 +157,7 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
     dialer,
     directory,
     topics,
+    providers,
     serving: new Map(),
     penalize,
     onError,
@@ -162,6 +179,7 @@ function createNode(
     mdns: options.mdns ?? false,
     upnp: options.upnp ?? false,
     localSwarm: options.localSwarm ?? false,
+    dht: options.dht ?? !options.localSwarm,
     relayServer: options.relay?.server ?? false,
     relayClient: options.relay?.client ?? false,
     connectionsMax: options.connectionsMax ?? 64,
@@ -181,7 +199,7 @@ function createAcquaintance(
   client: RequestClient,
   penalize: (peer: NodeId, code: string) => void,
 ): { readonly dialer: Dialer; readonly directory: PeerDirectory } {
-  const { clock, localSwarm } = options;
+  const { clock, localSwarm, peersWanted = peersWantedDefault } = options;
   const self = options.key.nodeId;
   const dialer = createDialer({
     clock,
@@ -240,6 +258,7 @@ async function startHost(host: Host): Promise<void> {
 
 function listenToNode(host: Host): void {
   const { node, directory, dialer, self } = host;
+  const { peersWanted = peersWantedDefault } = host.options;
   const { libp2p, gossip } = node;
   libp2p.addEventListener('peer:disconnect', (event) => {
     const peer = nodeOfPeer(event.detail);
@@ -330,6 +349,8 @@ function transportOf(host: Host): Libp2pTransport {
     },
     peers: directory.peers,
     onPeerChange: directory.onPeerChange,
+    provide: host.providers.provide,
+    findProviders: host.providers.find,
     penalize: host.penalize,
     traffic: traffic.read,
     addresses: () => host.node.libp2p.getMultiaddrs().map(String),
@@ -347,6 +368,7 @@ async function closeHost(host: Host): Promise<void> {
   host.dialer.close();
   host.directory.close();
   host.client.close();
+  host.providers.close();
   for (const connection of libp2p.getConnections()) connection.abort(new Error('closing'));
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<void>((resolve) => {

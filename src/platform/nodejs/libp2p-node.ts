@@ -18,6 +18,7 @@ import { uPnPNAT } from '@libp2p/upnp-nat';
 import { webSockets } from '@libp2p/websockets';
 import { yamux } from '@libp2p/yamux';
 import { createLibp2p } from 'libp2p';
+import { providedMs } from '../../net/limits.ts';
 import { isLoopback } from './libp2p-address.ts';
 import { gossipOptions } from './libp2p-topics.ts';
 
@@ -32,6 +33,8 @@ export interface Libp2pNodeOptions {
   readonly upnp: boolean;
   /** Many nodes on one machine: loopback only, no discovery beyond greetings, no limits by address. */
   readonly localSwarm: boolean;
+  /** Takes part in the network's DHT. */
+  readonly dht: boolean;
   readonly relayServer: boolean;
   readonly relayClient: boolean;
   readonly connectionsMax: number;
@@ -103,7 +106,8 @@ export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp
       identify: identify(),
       ping: ping(),
       gossip: gossipsub(gossipOptions(localSwarm)),
-      ...(localSwarm ? {} : wideAreaServices(options)),
+      ...(options.dht ? { dht: dhtService(options) } : {}),
+      ...(localSwarm ? {} : wideAreaServices()),
       ...(options.upnp ? { upnp: uPnPNAT() } : {}),
       ...(options.relayServer
         ? { relay: circuitRelayServer({ reservations: { applyDefaultLimit: false } }) }
@@ -113,14 +117,24 @@ export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp
   return { libp2p, gossip: libp2p.services.gossip as GossipSub };
 }
 
-function wideAreaServices(options: Libp2pNodeOptions) {
+/** Records of providers go soon after their node has: whoever still is one says so again. */
+function dhtService({ networkPrefix, localSwarm }: Libp2pNodeOptions) {
+  return kadDHT({
+    protocol: `/neuroshard/${networkPrefix}/kad/1`,
+    querySelfInterval: 30 * minuteMs,
+    clientMode: false,
+    reprovide: { validity: providedMs, interval: 5 * minuteMs, threshold: 0 },
+    // A network may be one of private addresses: the same ones as in greetings are told.
+    peerInfoMapper: (peer) => ({
+      ...peer,
+      multiaddrs: peer.multiaddrs.filter((address) => isLoopback(address) === localSwarm),
+    }),
+  });
+}
+
+function wideAreaServices() {
   return {
     identifyPush: identifyPush(),
-    dht: kadDHT({
-      protocol: `/neuroshard/${options.networkPrefix}/kad/1`,
-      querySelfInterval: 30 * minuteMs,
-      clientMode: false,
-    }),
     autoNAT: autoNAT({ refreshInterval: 60 * minuteMs }),
     dcutr: dcutr(),
   };
