@@ -48,11 +48,13 @@ export interface ProverRow {
   readonly bond: Amount;
   /** Audits of its proofs that have no verdict yet. */
   readonly openDuties: number;
+  /** Block whose beacon drew the newest challenge that it answered; 0 before the first. */
+  readonly challenged: number;
   /** Guilt was found: it earns nothing any more. */
   readonly convicted: boolean;
 }
 
-/** Under the proof's body hash, kept until age alone would reject the proof. */
+/** Under '<timestamp, zero-padded to 16 digits>/<proof's hash>', kept until age alone would reject the proof. */
 export interface SeenProofRow {
   readonly timestampMs: number;
 }
@@ -67,18 +69,24 @@ export interface RoundRow {
   readonly stated: readonly (readonly [number, string, Uint8Array])[];
 }
 
-/** Under the body hash of the audited proof. */
+/** Under the hash of the proof (`proofHash`), in hex: from the proof until its reward has found its way. */
 export interface DutyRow {
   readonly prover: string;
+  /** Number of the proof among the prover's, from 1. */
+  readonly proof: number;
   /** Whether this is one of the prover's first proofs. */
   readonly first: boolean;
-  /** Block number at which the draw is made: the beacon of a later block decides, so nobody can grind it. */
+  /** Intervals of the proof. */
+  readonly intervals: number;
+  /** Block number at which the next draw is made: the beacon of a later block decides, so nobody can grind it. */
   readonly drawAt: number;
-  /** Which interval of the proof; −1 before the draw. */
+  /** Which interval is audited; −1 before the draw. */
   readonly interval: number;
+  /** Those who were drawn at this tier, and those of earlier tiers who revealed. */
   readonly auditors: readonly string[];
-  /** Two auditors, then five, then all members. */
+  /** 0: two auditors, 1: five, 2: all members. */
   readonly tier: number;
+  /** Last block for commitments; 0 while a draw is awaited. Revelations have as many blocks again. */
   readonly dueAt: number;
   /** [auditor, H(verdict, recomputed hash, salt)]. */
   readonly commitments: readonly (readonly [string, Uint8Array])[];
