@@ -9,6 +9,7 @@ import { keyPairFrom } from '../identity/keys.ts';
 import { claimBytesMax, contentHash, encodeClaim, fraudTopic, makeClaim } from '../pipeline/claim.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
 import { seededRandom } from '../std/random.ts';
+import { memoryStore, type Store } from '../std/store.ts';
 import type { NodeEvent } from './events.ts';
 import { watchFraud } from './fraud-watch.ts';
 import type { NetworkManifest } from './network.ts';
@@ -23,11 +24,14 @@ interface WatcherOptions {
   readonly share?: number;
   readonly round?: number;
   readonly dataset?: Dataset;
+  readonly store?: Store;
 }
 
 function start(options: Readonly<Record<number, WatcherOptions>> = {}, count = 5) {
   const net = createVirtualNetwork(count);
-  const nodes = net.keys.map((key, index) => {
+  const stores = net.keys.map(() => memoryStore());
+  const watchAs = (index: number) => {
+    const key = net.keys[index]!;
     const own = options[index] ?? {};
     const events: NodeEvent[] = [];
     const convicted: string[] = [];
@@ -52,6 +56,7 @@ function start(options: Readonly<Record<number, WatcherOptions>> = {}, count = 5
       transport,
       clock: net.clock,
       random: seededRandom(new Uint8Array(16).fill(index)),
+      store: own.store ?? stores[index]!,
       share: own.share ?? 1,
       round: () => own.round ?? 3,
       events: (event) => events.push(event),
@@ -59,7 +64,14 @@ function start(options: Readonly<Record<number, WatcherOptions>> = {}, count = 5
     });
     const codes = () => events.map((event) => event.type === 'warning' && event.code);
     return { watch, transport, convicted, penalties, published, codes };
-  });
+  };
+  const nodes = net.keys.map((_, index) => watchAs(index));
+  /** Another process of the node, with its store. */
+  const restart = (index: number) => {
+    nodes[index]!.watch.close();
+    nodes[index] = watchAs(index);
+    return nodes[index]!;
+  };
   const settle = async () => {
     // Shards are read in real time, the wire is virtual.
     for (let i = 0; i < 20; i++) {
@@ -67,7 +79,7 @@ function start(options: Readonly<Record<number, WatcherOptions>> = {}, count = 5
       await new Promise((resolve) => setImmediate(resolve));
     }
   };
-  return { net, nodes, settle };
+  return { net, nodes, settle, stores, restart };
 }
 
 async function microbatch(net: ReturnType<typeof createVirtualNetwork>, at = place, of = driver) {
@@ -186,4 +198,74 @@ test('a claim of another place, or not signed as said, is refused and convicts n
   const forged = { ...place, labels, claim: new Uint8Array(3) };
   assert.equal(codeOf(await watch.check(forged)), 'bad-claim');
   assert.equal(watch.convicted(), 0);
+});
+
+test('a conviction outlives the process, by its evidence', async () => {
+  const { net, nodes, settle, stores, restart } = start();
+  const { flipped, ...honest } = await microbatch(net);
+  assert.equal(codeOf(await nodes[1]!.watch.check({ ...place, ...flipped })), 'wrong-batch');
+  await settle();
+  assert.deepEqual(await stores[2]!.list('fraud-'), [`fraud-${net.ids[driver]}`]);
+  const again = restart(2);
+  // Asked at once: it answers when it has read what it kept.
+  assert.equal(codeOf(await again.watch.check(honest)), 'convicted');
+  assert.equal(again.watch.isConvicted(net.ids[driver]!), true);
+  await settle();
+  await net.run(5_000);
+  await settle();
+  assert.equal(again.watch.convicted(), 1);
+  assert.deepEqual(again.codes(), ['convictions-kept']);
+  assert.deepEqual(again.published, [], 'told once, before');
+});
+
+test('evidence that is damaged, or another Driver’s, convicts nobody, is told and goes; the rest counts', async () => {
+  const { net, nodes, settle, stores, restart } = start();
+  const claims = await Promise.all([0, 3, 4].map((of) => microbatch(net, place, of)));
+  for (const { flipped } of claims) await nodes[1]!.watch.check({ ...place, ...flipped });
+  await settle();
+  const store = stores[1]!;
+  const keyOf = (index: number) => `fraud-${net.ids[index]}`;
+  const damaged = (await store.get(keyOf(0)))!;
+  damaged[20]! ^= 1;
+  await store.put(keyOf(0), damaged);
+  await store.put(keyOf(2), (await store.get(keyOf(3)))!);
+  await store.put('fraud-cut', (await store.get(keyOf(4)))!.subarray(0, 50));
+  const { watch, codes } = restart(1);
+  await watch.ready;
+  assert.deepEqual(
+    net.ids.map((id) => watch.isConvicted(id)),
+    [false, false, false, true, true],
+  );
+  const damages = ['evidence-damaged', 'evidence-damaged', 'evidence-damaged'];
+  assert.deepEqual(codes(), [...damages, 'convictions-kept']);
+  assert.deepEqual(await store.list('fraud-'), [keyOf(3), keyOf(4)].sort());
+  assert.equal(codeOf(await watch.check(claims[0]!)), 'ok');
+});
+
+test('kept evidence is judged again: a right claim put among it convicts nobody for long', async () => {
+  const { net, stores, settle, restart } = start();
+  const { claim, ...honest } = await microbatch(net);
+  const key = `fraud-${net.ids[driver]}`;
+  await stores[1]!.put(key, claim);
+  const { watch, codes } = restart(1);
+  await watch.ready;
+  await net.run(1_100);
+  await settle();
+  assert.equal(watch.convicted(), 0);
+  assert.deepEqual(await stores[1]!.list('fraud-'), []);
+  assert.deepEqual(codes(), ['convictions-kept', 'conviction-void']);
+  assert.equal(codeOf(await watch.check({ ...honest, claim })), 'ok');
+});
+
+test('a store that fails is told of, and Drivers are convicted all the same', async () => {
+  const fail = async () => {
+    throw new CodedError('disk-full', 'no room');
+  };
+  const store: Store = { get: fail, put: fail, delete: fail, list: fail };
+  const { net, nodes, settle } = start({ 1: { store } });
+  const { flipped } = await microbatch(net);
+  assert.equal(codeOf(await nodes[1]!.watch.check({ ...place, ...flipped })), 'wrong-batch');
+  await settle();
+  assert.equal(nodes[1]!.watch.isConvicted(net.ids[driver]!), true);
+  assert.deepEqual(nodes[1]!.codes(), ['evidence-unread', 'driver-fraud', 'evidence-not-kept']);
 });

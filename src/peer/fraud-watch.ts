@@ -15,14 +15,17 @@ import {
   createFraudBook,
   decodeClaim,
   encodeClaim,
+  type FraudBook,
   fraudTopic,
 } from '../pipeline/claim.ts';
 import type { TrainRequest } from '../pipeline/messages.ts';
-import type { Clock } from '../std/clock.ts';
+import { type Clock, sleep } from '../std/clock.ts';
 import { sha256Hex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { type Random, uniform } from '../std/random.ts';
+import type { Store } from '../std/store.ts';
 import type { EventSink } from './events.ts';
+import { createEvidenceShelf, type EvidenceShelf } from './fraud-evidence.ts';
 import type { NetworkManifest } from './network.ts';
 
 export interface FraudWatchOptions {
@@ -33,6 +36,8 @@ export interface FraudWatchOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   readonly random: Random;
+  /** Keeps the evidence. */
+  readonly store: Store;
   /** Share of claims that is recomputed: 1 at the last stage, which has the labels. */
   readonly share: number;
   /** The round that this node is in. */
@@ -43,6 +48,8 @@ export interface FraudWatchOptions {
 }
 
 export interface FraudWatch {
+  /** What was kept before the start counts again. */
+  readonly ready: Promise<void>;
   /**
    * The Driver whose claim came with a microbatch: `bad-claim`, `wrong-batch`, `wrong-labels`, `convicted`, or
    * `unchecked` while the dataset cannot be had and every claim must be checked here.
@@ -54,6 +61,7 @@ export interface FraudWatch {
   refused(code: string): boolean;
   isConvicted(node: NodeId): boolean;
   convicted(): number;
+  /** Writes of evidence end by themselves. */
   close(): void;
 }
 
@@ -65,11 +73,14 @@ const accusationsPerMinuteMax = 30;
 const roundsBack = 64;
 const roundsAhead = 1;
 const innocentMax = 1024;
+/** Between two kept claims that are judged again: each may mean to read a shard. */
+const judgeAgainMs = 1_000;
 
 interface Watch {
   readonly options: FraudWatchOptions;
   readonly ground: ClaimGround;
-  readonly book: ReturnType<typeof createFraudBook>;
+  readonly book: FraudBook;
+  readonly evidence: EvidenceShelf;
   readonly rates: ReturnType<typeof createRateLimiter>;
   /** Who sent each accusation that is being judged, by its hash. */
   readonly judging: Map<string, Set<NodeId>>;
@@ -80,26 +91,33 @@ interface Watch {
 
 export function watchFraud(options: FraudWatchOptions): FraudWatch {
   const { network, dataset, transport, random, share } = options;
+  const closing = new AbortController();
+  const evidence = createEvidenceShelf(options);
   const watch: Watch = {
     options,
     ground: { dataset, plan: network.training },
-    book: createFraudBook(),
+    book: createFraudBook(undefined, (node) => evidence.forget(node)),
+    evidence,
     rates: createRateLimiter(options.clock),
     judging: new Map(),
     innocent: new Set(),
     warnedOfSelf: false,
   };
   const { book } = watch;
+  const ready = remember(watch);
+  void ready.then(() => judgeAgain(watch, closing.signal));
   const unsubscribe = transport.subscribe(fraudTopic, claimBytesMax, (from, message) => {
     hear(watch, from, message);
     return 'keep';
   });
   return {
+    ready,
     check: async ({ round, step, index, claim: encoded, labels }) => {
       const decoded = decodeClaim(network.networkId, encoded);
       if (!decoded.ok) return reject('bad-claim', decoded.code);
       const claim = decoded.value;
       if (claim.round !== round || claim.step !== step || claim.index !== index) return reject('bad-claim');
+      await ready;
       if (book.has(claim.nodeId)) return reject('convicted');
       if (share < 1 && uniform(random) >= share) return accept(claim.nodeId);
       const checked = await checkClaim(claim, watch.ground, labels);
@@ -115,8 +133,37 @@ export function watchFraud(options: FraudWatchOptions): FraudWatch {
     },
     isConvicted: (node) => book.has(node),
     convicted: () => book.size(),
-    close: unsubscribe,
+    close: () => {
+      closing.abort();
+      unsubscribe();
+    },
   };
+}
+
+/** Convictions of before this start. Each was judged before it was kept, so it counts from now on. */
+async function remember({ options, book, evidence }: Watch): Promise<void> {
+  for (const claim of await evidence.read()) book.add(claim);
+  if (book.size() === 0) return;
+  const detail = `${book.size()} Drivers convicted before this start are not served`;
+  options.events({ type: 'warning', code: 'convictions-kept', detail });
+}
+
+/** What the disk says is judged once more, one by one and without haste; what convicts nobody is forgotten. */
+async function judgeAgain(watch: Watch, signal: AbortSignal): Promise<void> {
+  const { options, book, evidence, ground } = watch;
+  const { clock, network, events } = options;
+  for (const node of book.nodes()) {
+    await sleep(clock, judgeAgainMs, signal).catch(() => {});
+    const claim = book.evidence(node);
+    if (signal.aborted) return;
+    if (!claim) continue;
+    const judged = await checkAccusation(network.networkId, claim, ground).catch(() => reject('unchecked'));
+    if (judged.ok || judged.code === 'unchecked' || signal.aborted) continue;
+    book.remove(node);
+    evidence.forget(node);
+    const detail = `the evidence kept against Driver ${node.slice(0, 8)} proves nothing (${judged.code})`;
+    events({ type: 'warning', code: 'conviction-void', detail });
+  }
 }
 
 /** Untrusted bytes. What costs least is asked first, and nothing is fetched for what cannot matter here. */
@@ -161,6 +208,7 @@ async function judge(watch: Watch, message: Uint8Array, hash: string, from: Node
 function convict(watch: Watch, claim: Claim, by: string): void {
   const { transport, events, onConvicted, self } = watch.options;
   if (!watch.book.add(claim)) return;
+  watch.evidence.keep(claim);
   transport.publish(fraudTopic, encodeClaim(claim)).catch(() => {});
   if (claim.nodeId === self) {
     warnOfSelf(watch);

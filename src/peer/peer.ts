@@ -175,6 +175,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     transport,
     clock,
     random: options.random,
+    store,
     directory,
     candidates: lookup.candidates,
     memoryBytes: options.memoryBytes ?? 0,

@@ -25,6 +25,7 @@ import { createWorkQueue, type WorkQueue } from '../pipeline/work-queue.ts';
 import type { Clock } from '../std/clock.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Random } from '../std/random.ts';
+import type { Store } from '../std/store.ts';
 import type { EventSink } from './events.ts';
 import { watchFraud } from './fraud-watch.ts';
 import type { NetworkManifest } from './network.ts';
@@ -38,6 +39,8 @@ export interface PipelineOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   readonly random: Random;
+  /** Of what must outlive this process. */
+  readonly store: Store;
   readonly directory: StageDirectory;
   /** Of the next stage; where they are few, others are looked for. */
   readonly candidates: StageLookup['candidates'];

@@ -137,7 +137,8 @@ test('bytes that are no claim have a code', async () => {
 });
 
 test('the book keeps one claim for each convicted Driver, and only so many', () => {
-  const book = createFraudBook(2);
+  const forgotten: string[] = [];
+  const book = createFraudBook(2, (node) => forgotten.push(node));
   const keys = [3, 4, 5].map((byte) => keyPairFrom(new Uint8Array(32).fill(byte)));
   const [first, second, third] = keys.map((one) =>
     makeClaim(networkId, { round: 1, step: 0, index: 0, content: '00'.repeat(32) }, one),
@@ -151,4 +152,8 @@ test('the book keeps one claim for each convicted Driver, and only so many', () 
   assert.equal(book.size(), 2);
   assert.deepEqual(book.nodes(), [second!.nodeId, third!.nodeId]);
   assert.equal(book.evidence(first!.nodeId), undefined);
+  assert.deepEqual(forgotten, [first!.nodeId]);
+  assert.equal(book.remove(second!.nodeId), true);
+  assert.equal(book.remove(second!.nodeId), false);
+  assert.deepEqual([book.has(second!.nodeId), forgotten.length], [false, 1]);
 });

@@ -150,6 +150,8 @@ export interface FraudBook {
   /** Records a claim that is fraud; false when its Driver stood convicted already. */
   add(claim: Claim): boolean;
   has(node: NodeId): boolean;
+  /** The node was convicted wrongly; false when it was not. */
+  remove(node: NodeId): boolean;
   /** The claim that convicts the node, encoded, to be passed on. */
   evidence(node: NodeId): Uint8Array | undefined;
   /** The convicted, in order of conviction. */
@@ -160,17 +162,28 @@ export interface FraudBook {
 /** About 4 MiB. */
 const driversMaxDefault = 16_384;
 
-/** It believes its caller: claims come checked. Beyond `driversMax` the oldest conviction is forgotten. */
-export function createFraudBook(driversMax = driversMaxDefault): FraudBook {
+/**
+ * It believes its caller: claims come checked. Beyond `driversMax` the oldest conviction is forgotten, and `onForgotten`
+ * told.
+ */
+export function createFraudBook(
+  driversMax = driversMaxDefault,
+  onForgotten: (node: NodeId) => void = () => {},
+): FraudBook {
   const evidence = new Map<NodeId, Uint8Array>();
   return {
     add: (claim) => {
       if (evidence.has(claim.nodeId)) return false;
       evidence.set(claim.nodeId, encodeClaim(claim));
-      if (evidence.size > driversMax) evidence.delete(evidence.keys().next().value!);
+      if (evidence.size > driversMax) {
+        const oldest = evidence.keys().next().value!;
+        evidence.delete(oldest);
+        onForgotten(oldest);
+      }
       return true;
     },
     has: (node) => evidence.has(node),
+    remove: (node) => evidence.delete(node),
     evidence: (node) => evidence.get(node),
     nodes: () => [...evidence.keys()],
     size: () => evidence.size,
