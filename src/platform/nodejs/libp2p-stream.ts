@@ -15,6 +15,7 @@ import {
 import { pieceBytesMax } from '../../net/limits.ts';
 import type { Clock } from '../../std/clock.ts';
 import { type Rejection, reject } from '../../std/outcome.ts';
+import { spareWindowUpdates } from './libp2p-window.ts';
 
 export interface FrameStreamOptions {
   readonly clock: Clock;
@@ -106,6 +107,7 @@ export function openFrameStream(stream: Stream, options: FrameStreamOptions): Fr
     }
   }
 
+  spareWindowUpdates(stream);
   stream.addEventListener('close', () => end(reject('unreachable', 'the stream closed')));
   stream.addEventListener('message', onMessage);
   return {
