@@ -19,6 +19,11 @@ export interface LedgerConstants {
   /** Transformer layers of the model, and how many of them each stage holds. */
   readonly layers: number;
   readonly stageLayers: readonly number[];
+  /**
+   * State hashes of w_0, by stage. Without them proofs of round 0 wait for its decided list. The same on every node, as
+   * all of these.
+   */
+  readonly initialStates?: readonly Uint8Array[];
 }
 
 /** What a transaction may know of the block it is in. */
@@ -31,7 +36,7 @@ export interface BlockContext {
   readonly proposer: string;
 }
 
-/** Who signed the transaction; absent for those that carry signatures inside, or that a proposer adds. */
+/** Who signed the transaction; of one that a proposer puts in, the proposer. */
 export interface Author {
   readonly nodeId: string;
   /** Compressed, 33 bytes. */
@@ -51,3 +56,6 @@ export interface TransactionRule<Body> {
    */
   apply(draft: Draft, body: Body, author: Author, context: BlockContext, id: Uint8Array): Outcome<void>;
 }
+
+/** What a block does after its transactions, whatever they are. It cannot reject: the block is valid by then. */
+export type EndBlockStep = (draft: Draft, context: BlockContext) => void;

@@ -22,10 +22,16 @@ export interface MemberRow {
   readonly publicKey: Uint8Array;
   /** Weight given by the manifest, before it fades; 0 for members by stake alone. */
   readonly founderWeight: number;
+  /** The stage that it holds, counted from 0: whose state hashes it states. */
+  readonly stage: number;
   /** Wants to vote: false once it left, or was convicted of equivocation. */
   readonly registered: boolean;
+  /** Equivocated: it never votes again, and is not punished twice. */
+  readonly convicted: boolean;
   /** Newest link of its beacon chain: the next preimage hashes to it; null before it committed to one. */
   readonly beacon: Uint8Array | null;
+  /** Number of the block in which it committed to the chain; 0 before. */
+  readonly beaconAt: number;
 }
 
 /** Under the prover's id. */
@@ -67,6 +73,8 @@ export interface RoundRow {
   readonly contributions: readonly (readonly [number, string, Uint8Array, Uint8Array, number])[];
   /** State hashes of w_{r+1} that members of a stage's cohort have stated: [stage, node id, hash]. */
   readonly stated: readonly (readonly [number, string, Uint8Array])[];
+  /** Hashes that more than half of a stage's weight stated: [stage, hash]; once here, for good. */
+  readonly agreed: readonly (readonly [number, Uint8Array])[];
 }
 
 /** Under the hash of the proof (`proofHash`), in hex: from the proof until its reward has found its way. */
@@ -131,6 +139,8 @@ export interface ChainRow {
   /** Seeds of the last blocks, newest last: a duty drawn at block n uses the seed of block n. */
   readonly seeds: readonly Uint8Array[];
   readonly epoch: number;
+  /** Time of the last block of the epoch before. */
+  readonly epochStartMs: number;
   /** Who votes in this epoch: [node id, weight], in order. */
   readonly voters: readonly (readonly [string, number])[];
   /** Sum of all stake of registered members. */

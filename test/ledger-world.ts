@@ -1,0 +1,137 @@
+/**
+ * For tests of the ledger: a small network's constants, keys with names, a state that begins at genesis, and blocks made
+ * and applied one after another as honest members would.
+ */
+import assert from 'node:assert/strict';
+import { type KeyPair, keyPairFrom } from '../src/identity/keys.ts';
+import { type AppliedBlock, apply } from '../src/ledger/apply.ts';
+import { type OwnBeacon, ownBeacon } from '../src/ledger/beacon.ts';
+import type { LedgerBlock } from '../src/ledger/block.ts';
+import { genesisState } from '../src/ledger/genesis.ts';
+import { accountOf, chainOf, moneyInAll } from '../src/ledger/money.ts';
+import { defaultLedgerPolicy, type LedgerPolicy } from '../src/ledger/policy.ts';
+import type { BlockContext, LedgerConstants, TransactionRule } from '../src/ledger/rules.ts';
+import { commit, createDraft, type LedgerState } from '../src/ledger/state.ts';
+import { signTransaction, type Transaction } from '../src/ledger/transaction.ts';
+import { utf8 } from '../src/std/bytes.ts';
+import { sha256 } from '../src/std/hash.ts';
+import type { Outcome } from '../src/std/outcome.ts';
+
+/** The same key for the same name, in every run. */
+export function namedKey(name: string): KeyPair {
+  return keyPairFrom(sha256(utf8(`key of ${name}`)));
+}
+
+export function ledgerConstants(policy: Partial<LedgerPolicy> = {}): LedgerConstants {
+  return {
+    networkId: sha256(utf8('a network of tests')),
+    policy: { ...defaultLedgerPolicy, ...policy },
+    innerSteps: 20,
+    microbatches: 1,
+    tokensPerBatch: 1024,
+    layers: 4,
+    stageLayers: [4],
+  };
+}
+
+export interface LedgerWorld {
+  readonly constants: LedgerConstants;
+  readonly state: LedgerState;
+  /** Founders' keys, in the manifest's order; all of weight 1. */
+  readonly founders: readonly KeyPair[];
+  /** Of the block that comes next. */
+  context(): BlockContext;
+  /** Signed with the next free nonce. */
+  sign<Body>(rule: TransactionRule<Body>, body: Body, key: KeyPair): Transaction;
+  /** The next block, `afterMs` after the last, by the founder whose turn it is. */
+  block(transactions: readonly Transaction[], afterMs?: number): LedgerBlock;
+  /** Applies and commits; a rejection leaves everything as it was. */
+  take(block: LedgerBlock): Outcome<AppliedBlock>;
+  /** `take(block(…))` that must succeed. */
+  advance(transactions?: readonly Transaction[], afterMs?: number): AppliedBlock;
+  /** Money out of nothing, counted as minted: tests need some to begin with. */
+  endow(nodeId: string, amount: bigint): void;
+  balance(nodeId: string): bigint;
+  /** Reads every row: throws unless minted − burned is what is there. */
+  checkSupply(): void;
+}
+
+export const worldStartMs = 1_800_000_000_000;
+
+export function ledgerWorld(
+  options: {
+    readonly founders?: number;
+    readonly policy?: Partial<LedgerPolicy>;
+    readonly stages?: number;
+  } = {},
+): LedgerWorld {
+  const { stages = 1 } = options;
+  const base = ledgerConstants(options.policy);
+  const constants = { ...base, stageLayers: Array.from({ length: stages }, () => base.layers / stages) };
+  const founders = Array.from({ length: options.founders ?? 4 }, (_, i) => namedKey(`founder ${i}`));
+  const state = genesisState(
+    founders.map(({ publicKey }, i) => ({ publicKey, weight: 1, stage: i % stages })),
+    constants,
+  );
+  const beacons = new Map<string, OwnBeacon>();
+  let nonce = 0;
+  const turn = (): KeyPair => {
+    const voters = new Set(chainOf(state).voters.map(([nodeId]) => nodeId));
+    const able = founders.filter(({ nodeId }) => voters.has(nodeId));
+    return able[chainOf(state).number % able.length]!;
+  };
+  const world: LedgerWorld = {
+    constants,
+    state,
+    founders,
+    context: () => {
+      const { number, timeMs } = chainOf(state);
+      return {
+        constants,
+        number: number + 1,
+        timeMs: Math.max(timeMs, worldStartMs) + 1_000,
+        proposer: turn().nodeId,
+      };
+    },
+    sign: (rule, body, key) => signTransaction(constants.networkId, rule, { body, nonce: ++nonce }, key),
+    block: (transactions, afterMs = 1_000) => {
+      const chain = chainOf(state);
+      const proposer = turn();
+      const beacon = beacons.get(proposer.nodeId) ?? ownBeacon(proposer.secretKey, constants.networkId);
+      beacons.set(proposer.nodeId, beacon);
+      return {
+        number: chain.number + 1,
+        parentHash: chain.hash,
+        parentStateRoot: state.root(),
+        timeMs: Math.max(chain.timeMs, worldStartMs) + afterMs,
+        proposer: proposer.nodeId,
+        ...beacon.next(state.get('member', proposer.nodeId)!, chain.number + 1)!,
+        transactions,
+      };
+    },
+    take: (block) => {
+      const applied = apply(state, block, constants);
+      if (applied.ok) commit(state, applied.value.changes);
+      return applied;
+    },
+    advance: (transactions = [], afterMs) => {
+      const applied = world.take(world.block(transactions, afterMs));
+      assert.ok(applied.ok, applied.ok ? '' : `${applied.code} ${applied.detail}`);
+      return applied.value;
+    },
+    endow: (nodeId, amount) => {
+      const draft = createDraft(state);
+      const account = accountOf(draft, nodeId);
+      draft.put('account', nodeId, { ...account, balance: account.balance + amount });
+      const chain = chainOf(draft);
+      draft.put('chain', '', { ...chain, minted: chain.minted + amount });
+      commit(state, draft.changes());
+    },
+    balance: (nodeId) => accountOf(state, nodeId).balance,
+    checkSupply: () => {
+      const { minted, burned } = chainOf(state);
+      assert.equal(moneyInAll(state), minted - burned);
+    },
+  };
+  return world;
+}
