@@ -3,9 +3,31 @@
  * order. A network's nodes must agree on this table as on its policy.
  */
 import type { EndBlockStep, TransactionRule } from './rules.ts';
+import { claim } from './transactions/claim.ts';
+import { equivocation } from './transactions/equivocation.ts';
+import { escrow } from './transactions/escrow.ts';
+import { leave } from './transactions/leave.ts';
+import { refund } from './transactions/refund.ts';
+import { register } from './transactions/register.ts';
+import { round } from './transactions/round.ts';
+import { stake } from './transactions/stake.ts';
+import { stateStatement } from './transactions/state.ts';
 import { transfer } from './transactions/transfer.ts';
+import { unstake } from './transactions/unstake.ts';
 
-const rules: readonly TransactionRule<unknown>[] = [transfer];
+const rules: readonly TransactionRule<unknown>[] = [
+  transfer,
+  stake,
+  unstake,
+  register,
+  leave,
+  escrow,
+  claim,
+  refund,
+  round,
+  stateStatement,
+  equivocation,
+];
 
 export const rulesByKind: ReadonlyMap<string, TransactionRule<unknown>> = new Map(
   rules.map((rule) => [rule.kind, rule]),

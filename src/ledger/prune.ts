@@ -4,15 +4,13 @@ import type { BlockContext } from './rules.ts';
 
 /** Rounds whose decided contributions and agreed hashes stay in the state. */
 export const roundsKept = 16;
-/** Blocks between two looks through the proofs seen. */
-const seenSweepBlocks = 16;
 
-export function pruneRows(draft: Draft, { number, timeMs, constants }: BlockContext): void {
+export function pruneRows(draft: Draft, { timeMs, constants }: BlockContext): void {
   const rounds = draft.keys('round');
   for (const key of rounds.slice(0, Math.max(0, rounds.length - roundsKept))) draft.delete('round', key);
-  if (number % seenSweepBlocks !== 0) return;
-  const { proofAgeMsMax } = constants.policy;
+  // Keys begin with the timestamp: the oldest stand first.
   for (const key of draft.keys('seen')) {
-    if (draft.get('seen', key)!.timestampMs + proofAgeMsMax < timeMs) draft.delete('seen', key);
+    if (draft.get('seen', key)!.timestampMs + constants.policy.proofAgeMsMax >= timeMs) break;
+    draft.delete('seen', key);
   }
 }
