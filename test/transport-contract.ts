@@ -342,6 +342,15 @@ function testPeers(startCluster: StartCluster): void {
     }
   });
 
+  it('measures the round trip to a peer, and knows none of others', async () => {
+    const [first, second] = cluster.transports;
+    const measured = () => first!.roundTripMs(second!.self);
+    await cluster.until(() => measured() !== undefined, 'a measurement');
+    assert.ok(measured()! >= 0 && measured()! < 2_000, String(measured()));
+    assert.equal(first!.roundTripMs(first!.self), undefined);
+    assert.equal(first!.roundTripMs('00'.repeat(32)), undefined);
+  });
+
   it('ends requests to a node that dies, and finds it again when it is back', async () => {
     const asked = protocol();
     const changes: string[] = [];

@@ -61,6 +61,7 @@ export async function runVirtualFailovers(options: VirtualFailoverOptions): Prom
     window: microbatches,
     shape: { tokens: 4, width: 4, vocabulary: 2, codec: 'f32' },
     link: createWanLink({ random: stream(seed, 'link'), rttMs, loss }),
+    roundTripMs: rttMs,
   });
   const { clock } = pipeline;
   const startedMs = clock.nowMs();

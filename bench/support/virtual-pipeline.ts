@@ -43,6 +43,8 @@ export interface VirtualPipelineOptions {
   readonly window: number;
   readonly shape: BoundaryShape;
   readonly link: (from: NodeId, to: NodeId, bytes: number, clock: Clock) => LinkVerdict;
+  /** As the transport has measured it; nobody has unless given. */
+  readonly roundTripMs?: number;
 }
 
 /** A step that a stage took. */
@@ -107,6 +109,7 @@ export function createVirtualPipeline(options: VirtualPipelineOptions): VirtualP
     clock,
     random: stream(seed, 'hub'),
     link: (from, to, bytes) => options.link(from, to, bytes, clock),
+    ...(options.roundTripMs !== undefined && { roundTripMs: () => options.roundTripMs! }),
   });
   const idOf = (stage: number, replica: number) => toHex(sha256(utf8(`bench ${seed} ${stage} ${replica}`)));
   const stages = costs.map((_, stage) =>
@@ -201,7 +204,7 @@ function startNode(surroundings: Surroundings, id: NodeId, stage: number): Runni
           },
           preferred: (candidates) => candidates[0],
           router,
-          links: createLinkWatch({ clock }),
+          links: createLinkWatch({ clock, roundTripMs: transport.roundTripMs }),
           guard: createNormGuard(),
           onFailover: (failover) => failovers.push({ ...failover, atMs: clock.nowMs() }),
           onStarving: () => {},

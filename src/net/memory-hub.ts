@@ -22,6 +22,8 @@ export interface MemoryHubOptions {
    * those of one call and direction may not.
    */
   readonly link?: (from: NodeId, to: NodeId, bytes: number) => LinkVerdict;
+  /** What a measurement of the link gives; unknown without it. */
+  readonly roundTripMs?: (from: NodeId, to: NodeId) => number;
   readonly scorePolicy?: ScorePolicy;
   /** A request handler threw: a bug. Without it the error is thrown from a timer of the clock. */
   readonly onError?: (node: NodeId, error: unknown) => void;

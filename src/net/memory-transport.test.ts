@@ -22,7 +22,7 @@ function startHub(options: Partial<MemoryHubOptions> & { readonly seed?: string 
 }
 
 async function startCluster(count: number, scorePolicy?: ScorePolicy): Promise<TransportCluster> {
-  const { clock, hub } = startHub(scorePolicy ? { scorePolicy } : {});
+  const { clock, hub } = startHub({ roundTripMs: () => 6, ...(scorePolicy && { scorePolicy }) });
   const transports = Array.from({ length: count }, (_, index) => hub.join(idOf(index)));
   return {
     transports,

@@ -136,6 +136,8 @@ function transportOf(hub: Hub, member: Member): Transport {
       hub.provided.set(key, nodes.set(member.id, hub.options.clock.nowMs() + providedMs));
     },
     findProviders: (key, signal) => findProviders(hub, member, key, signal),
+    roundTripMs: (peer) =>
+      member.connected.has(peer) ? hub.options.roundTripMs?.(member.id, peer) : undefined,
     penalize: (peer, code) => penalize(hub, member, peer, code),
     traffic: () => ({ bytesSent: member.bytesSent, bytesReceived: member.bytesReceived }),
     async close() {

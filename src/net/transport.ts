@@ -82,6 +82,11 @@ export interface Transport {
    * `findProvidersMs` or with the signal. Anyone may provide any key: what they are, they must show when asked.
    */
   findProviders(key: string, signal?: AbortSignal): Promise<readonly NodeId[]>;
+  /**
+   * The least round trip to a connected peer that was measured lately, in milliseconds; undefined where none was yet. The
+   * peer may have delayed it, or this machine may have been busy: it can be too long, never too short.
+   */
+  roundTripMs(peer: NodeId): number | undefined;
   /** Reports misbehaviour; a peer whose score falls too far is disconnected and refused for a while. */
   penalize(peer: NodeId, code: string): void;
   /** All bytes on the wire since the start, protocol overheads included. */

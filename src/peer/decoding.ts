@@ -65,7 +65,7 @@ export function createDecoding(options: DecodingOptions): Decoding {
     clock,
     random,
     router: createRouter({ clock, random }),
-    links: createLinkWatch({ clock }),
+    links: createLinkWatch({ clock, roundTripMs: transport.roundTripMs }),
     candidates: (wanted) => directory.candidates(wanted),
     local: { stage, service },
     onFailover: (failover) => {

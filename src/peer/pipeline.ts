@@ -123,7 +123,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
             return candidates[cohort.indexOf(key.nodeId) % candidates.length];
           },
           router,
-          links: createLinkWatch({ clock }),
+          links: createLinkWatch({ clock, roundTripMs: transport.roundTripMs }),
           guard: guards.gradients,
           onFailover: (failover) => {
             counters.failovers++;

@@ -68,6 +68,43 @@ test('a message may take what its size took before, with a margin that shrinks',
   assert.ok(links.transferMs('a', 100_000) < 101);
 });
 
+test('a link never used is waited for as long as its measured round trip makes one loss cost', () => {
+  const measured = new Map([
+    ['near', 3],
+    ['far', 100],
+    ['farthest', 1e9],
+  ]);
+  const clock = createVirtualClock();
+  const links = createLinkWatch({ clock, roundTripMs: (node) => measured.get(node) });
+  const plain = createLinkWatch({ clock });
+  for (const bytes of [0, 100, 1_250_000])
+    for (const node of ['near', 'unknown']) {
+      assert.equal(links.silenceMs(node), silenceMsMin);
+      assert.equal(links.transferMs(node, bytes), plain.transferMs(node, bytes));
+    }
+  assert.equal(links.silenceMs('far'), 400);
+  assert.equal(links.transferMs('far', 0), 100);
+  assert.equal(links.transferMs('far', 125_000), 200);
+  // A peer that delays its answers is waited for no longer than any.
+  assert.ok(links.silenceMs('farthest') <= silenceMsMax);
+  assert.equal(links.transferMs('farthest', 0), 1_000);
+  // What the link shows counts as soon as it is more.
+  links.frame('far', 700);
+  assert.equal(links.silenceMs('far'), 700);
+});
+
+test('a round trip measured while the machine was busy is corrected by the first call', () => {
+  const links = createLinkWatch({ clock: createVirtualClock(), roundTripMs: () => 60 });
+  assert.equal(links.silenceMs('a'), 360);
+  links.transfer('a', 1_000, 2);
+  assert.equal(links.silenceMs('a'), silenceMsMin);
+  links.transfer('a', 1_000, 90);
+  assert.equal(links.silenceMs('a'), silenceMsMin);
+  // Of a wide link, a first frame is never sooner than its round trip.
+  links.transfer('b', 1_000, 90);
+  assert.equal(links.silenceMs('b'), 360);
+});
+
 function watched(silenceMs = 200, progressMs = 1_000) {
   const clock = createVirtualClock();
   const startMs = clock.nowMs();

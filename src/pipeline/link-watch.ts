@@ -4,11 +4,15 @@
  */
 import type { NodeId } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
+import { frameMs } from './frames.ts';
 
 export interface LinkWatch {
   /** `gapMs` passed since the frame before. A frame that came after its call was given up counts, too. */
   frame(node: NodeId, gapMs: number): void;
-  /** Silence after which the link counts as dead: max(200 ms, p99.9 of its recent gaps), at most `silenceMsMax`. */
+  /**
+   * Silence after which the link counts as dead: max(200 ms, p99.9 of its recent gaps), at most `silenceMsMax`; over a wide
+   * link never less than it takes to repair one lost packet.
+   */
   silenceMs(node: NodeId): number;
   /** The first frame came `tookMs` after the start of a message of so many bytes. */
   transfer(node: NodeId, bytes: number, tookMs: number): void;
@@ -17,6 +21,13 @@ export interface LinkWatch {
 }
 
 export const silenceMsMin = 200;
+/** From this round trip on a link is a wide one, where packets are lost; on a local one nobody waits for that. */
+const wideRoundTripMs = 10;
+/** A peer can delay its answers to measurements: no more than this is believed. */
+const wideRoundTripMsMax = 1_000;
+/** A lost frame is late by a round trip and TCP's least retransmission timeout (200 ms on Linux), after the pause between two
+ * frames; one more pause is for jitter. */
+const repairMs = 2 * frameMs + 200;
 /** A link with longer gaps is given up and asked again: waiting longer costs more. It also bounds what a peer can feign. */
 export const silenceMsMax = 2_000;
 
@@ -39,6 +50,8 @@ interface Duration {
 }
 
 interface Link {
+  /** Of all messages, the least time until a first frame: no round trip is longer. */
+  leastMs: number;
   readonly gapsMs: Float32Array;
   gaps: number;
   usedMs: number;
@@ -46,7 +59,13 @@ interface Link {
   readonly transfers: Map<number, Duration>;
 }
 
-export function createLinkWatch({ clock }: { readonly clock: Clock }): LinkWatch {
+export interface LinkWatchOptions {
+  readonly clock: Clock;
+  /** As measured by the transport, of a link that may never have been used here; undefined where it is not known. */
+  readonly roundTripMs?: (node: NodeId) => number | undefined;
+}
+
+export function createLinkWatch({ clock, roundTripMs = () => undefined }: LinkWatchOptions): LinkWatch {
   /** The least recently used first. */
   const links = new Map<NodeId, Link>();
   const known = (node: NodeId) => {
@@ -59,12 +78,18 @@ export function createLinkWatch({ clock }: { readonly clock: Clock }): LinkWatch
       gaps: 0,
       usedMs: 0,
       transfers: new Map(),
+      leastMs: Number.POSITIVE_INFINITY,
     };
     link.usedMs = clock.nowMs();
     links.delete(node);
     links.set(node, link);
     if (links.size > linksMax) links.delete(links.keys().next().value!);
     return link;
+  };
+  /** A measurement made while this machine was busy is too long; the first frames of calls tell. */
+  const wideMs = (node: NodeId) => {
+    const measuredMs = Math.min(roundTripMs(node) ?? 0, known(node)?.leastMs ?? Number.POSITIVE_INFINITY);
+    return measuredMs < wideRoundTripMs ? 0 : Math.min(measuredMs, wideRoundTripMsMax);
   };
   return {
     frame: (node, gapMs) => {
@@ -74,13 +99,19 @@ export function createLinkWatch({ clock }: { readonly clock: Clock }): LinkWatch
     },
     silenceMs: (node) => {
       const link = known(node);
-      return link ? Math.max(silenceMsMin, gapPercentile(link)) : silenceMsMin;
+      const wide = wideMs(node);
+      const leastMs = wide === 0 ? silenceMsMin : repairMs + wide;
+      return Math.min(Math.max(leastMs, link ? gapPercentile(link) : 0), silenceMsMax);
     },
     transfer: (node, bytes, tookMs) => {
-      if (tookMs >= 0) learn(used(node).transfers, sizeClass(bytes), Math.min(tookMs, transferMsMax));
+      if (!(tookMs >= 0)) return;
+      const link = used(node);
+      link.leastMs = Math.min(link.leastMs, tookMs);
+      learn(link.transfers, sizeClass(bytes), Math.min(tookMs, transferMsMax));
     },
     transferMs: (node, bytes) => {
-      const expectedMs = expectedTransferMs(known(node)?.transfers ?? new Map(), bytes);
+      const { transfers } = known(node) ?? { transfers: new Map() };
+      const expectedMs = expectedTransferMs(transfers, bytes) ?? wideMs(node) + bytes / bytesPerMsAssumed;
       return Math.min(expectedMs, transferMsMax);
     },
   };
@@ -117,13 +148,13 @@ function learn(transfers: Map<number, Duration>, size: number, tookMs: number): 
   duration.meanMs += (tookMs - duration.meanMs) / 8;
 }
 
-function expectedTransferMs(transfers: ReadonlyMap<number, Duration>, bytes: number): number {
+function expectedTransferMs(transfers: ReadonlyMap<number, Duration>, bytes: number): number | undefined {
   const wanted = sizeClass(bytes);
   let nearest: number | undefined;
   for (const size of transfers.keys()) {
     if (nearest === undefined || Math.abs(size - wanted) < Math.abs(nearest - wanted)) nearest = size;
   }
-  if (nearest === undefined) return bytes / bytesPerMsAssumed;
+  if (nearest === undefined) return undefined;
   const { meanMs, deviationMs } = transfers.get(nearest)!;
   // A larger message takes at most in proportion; a smaller one, as far as is known, as long.
   return (meanMs + 4 * deviationMs) * 2 ** Math.max(0, wanted - nearest);

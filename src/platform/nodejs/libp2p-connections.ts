@@ -3,6 +3,7 @@
  * what travels on them or who is a peer.
  */
 import type { Connection, Libp2p, PeerId, Stream } from '@libp2p/interface';
+import type { Ping } from '@libp2p/ping';
 import type { Multiaddr } from '@multiformats/multiaddr';
 import type { NodeId } from '../../net/transport.ts';
 import type { Clock } from '../../std/clock.ts';
@@ -17,6 +18,8 @@ export interface Connections {
   /** The latest open one. */
   newest(peer: NodeId): Connection | undefined;
   hangUp(peer: NodeId): void;
+  /** Milliseconds there and back, of a few bytes; throws when there is no answer. */
+  ping(peer: NodeId): Promise<number>;
   /** How others may reach this peer; null when nothing is known of it. */
   describe(peer: NodeId): Promise<Neighbour | null>;
 }
@@ -30,6 +33,7 @@ export interface ConnectionsOptions {
 }
 
 const dialTimeoutMs = 10_000;
+const pingTimeoutMs = 5_000;
 /** Two connections this close together are both sides dialling at once. */
 const sameTimeMs = 3_000;
 /** What is on its way on the old connection may still arrive. */
@@ -67,6 +71,12 @@ export function createConnections(options: ConnectionsOptions): Connections {
     newest: newestTo,
     hangUp(peer) {
       for (const connection of openTo(peer)) connection.abort(new Error('hang up'));
+    },
+    async ping(peer) {
+      const connection = newestTo(peer);
+      if (!connection) throw new Error('not connected');
+      const { ping } = libp2p.services as { readonly ping: Ping };
+      return await ping.ping(connection.remotePeer, { signal: AbortSignal.timeout(pingTimeoutMs) });
     },
     async describe(peer) {
       const peerId = openTo(peer)[0]?.remotePeer;

@@ -22,6 +22,7 @@ import { helloProtocol } from './libp2p-hello.ts';
 import { createLibp2pNode, type Libp2pNode } from './libp2p-node.ts';
 import { createPeerDirectory, type PeerDirectory } from './libp2p-peers.ts';
 import { createProviders, type Providers } from './libp2p-providers.ts';
+import { measureRoundTrips, type RoundTrips } from './libp2p-round-trips.ts';
 import { createRequestServer, inboundStreamsMax, type RequestServer } from './libp2p-server.ts';
 import { createTopics, type Topics } from './libp2p-topics.ts';
 import { createTrafficMeter, type TrafficMeter } from './libp2p-traffic.ts';
@@ -82,6 +83,7 @@ interface Host {
   readonly directory: PeerDirectory;
   readonly topics: Topics;
   readonly providers: Providers;
+  readonly roundTrips: RoundTrips;
   /** By protocol id: ends of the streams being served. */
   readonly serving: Map<string, Set<() => void>>;
   readonly penalize: (peer: NodeId, code: string) => void;
@@ -158,6 +160,7 @@ async function createHost(options: Libp2pTransportOptions): Promise<Host> {
     directory,
     topics,
     providers,
+    roundTrips: measureRoundTrips({ clock, ping: connections.ping, onPeerChange: directory.onPeerChange }),
     serving: new Map(),
     penalize,
     onError,
@@ -351,6 +354,7 @@ function transportOf(host: Host): Libp2pTransport {
     onPeerChange: directory.onPeerChange,
     provide: host.providers.provide,
     findProviders: host.providers.find,
+    roundTripMs: host.roundTrips.of,
     penalize: host.penalize,
     traffic: traffic.read,
     addresses: () => host.node.libp2p.getMultiaddrs().map(String),
@@ -369,6 +373,7 @@ async function closeHost(host: Host): Promise<void> {
   host.directory.close();
   host.client.close();
   host.providers.close();
+  host.roundTrips.close();
   for (const connection of libp2p.getConnections()) connection.abort(new Error('closing'));
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<void>((resolve) => {

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createVirtualClock } from '../../../sim/virtual-clock.ts';
+import { measureRoundTrips } from './libp2p-round-trips.ts';
+
+function start() {
+  const clock = createVirtualClock();
+  const pings: string[] = [];
+  const answers: (number | undefined)[] = [];
+  let tell: (peer: string, connected: boolean) => void = () => {};
+  const trips = measureRoundTrips({
+    clock,
+    onPeerChange: (listener) => {
+      tell = listener;
+      return () => {
+        tell = () => {};
+      };
+    },
+    ping: async (peer) => {
+      pings.push(peer);
+      const tookMs = answers.length > 0 ? answers.shift() : 50;
+      if (tookMs === undefined) throw new Error('no answer');
+      return tookMs;
+    },
+  });
+  return { clock, trips, pings, answers, tell: (peer: string, connected: boolean) => tell(peer, connected) };
+}
+
+test('of a few measurements the least counts; then it is silent for minutes', async () => {
+  const { clock, trips, pings, answers, tell } = start();
+  answers.push(80, undefined, 21, 30);
+  assert.equal(trips.of('a'), undefined);
+  tell('a', true);
+  await clock.advance(100);
+  assert.equal(trips.of('a'), 80);
+  await clock.advance(5_000);
+  assert.equal(trips.of('a'), 21);
+  assert.equal(pings.length, 4);
+  await clock.advance(9 * 60_000);
+  assert.equal(pings.length, 4);
+});
+
+test('a route that has changed is measured anew: what was measured before does not count for ever', async () => {
+  const { clock, trips, pings, tell, answers } = start();
+  answers.push(20, 20, 20, 20);
+  tell('a', true);
+  await clock.advance(5_000);
+  assert.equal(trips.of('a'), 20);
+  await clock.advance(10 * 60_000 + 5_000);
+  assert.equal(trips.of('a'), 50);
+  assert.equal(pings.length, 8);
+});
+
+test('who leaves is forgotten, and after closing nothing is measured', async () => {
+  const { clock, trips, pings, tell } = start();
+  tell('a', true);
+  await clock.advance(100);
+  tell('a', false);
+  await clock.advance(5_000);
+  assert.deepEqual([trips.of('a'), pings.length], [undefined, 1]);
+  tell('b', true);
+  await clock.advance(100);
+  trips.close();
+  tell('c', true);
+  await clock.advance(20 * 60_000);
+  assert.deepEqual([trips.of('b'), pings], [undefined, ['a', 'b']]);
+});
+
+test('a peer that never answers stays unknown', async () => {
+  const { clock, trips, answers, tell } = start();
+  answers.push(undefined, undefined, undefined, undefined);
+  tell('a', true);
+  await clock.advance(60_000);
+  assert.equal(trips.of('a'), undefined);
+});
