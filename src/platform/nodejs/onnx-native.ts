@@ -29,7 +29,7 @@ export function createNativeEngine({ threads, provider = 'cpu' }: NativeEngineOp
   }
   const engine = createOnnxEngine(
     `native-${provider}`,
-    { InferenceSession: ort.InferenceSession, Tensor: ort.Tensor, writesFetches: true },
+    { InferenceSession: freeingResults, Tensor: ort.Tensor, writesFetches: true },
     {
       executionProviders: provider === 'cpu' ? ['cpu'] : [provider, 'cpu'],
       intraOpNumThreads: threads,
@@ -46,6 +46,29 @@ export function createNativeEngine({ threads, provider = 'cpu' }: NativeEngineOp
   );
   return provider === 'cpu' ? engine : { ...engine, compile: startingProvider(engine, provider) };
 }
+
+/**
+ * The package copies every output once more into a buffer of the JavaScript heap, also where the output was written into
+ * the caller's view. Nobody reads these copies; left to the garbage collector, those of a training step, as large as all
+ * gradients, make it collect the whole heap every dozen steps.
+ */
+const freeingResults: ort.InferenceSessionFactory = {
+  async create(...parameters: [unknown, unknown?]) {
+    const create = ort.InferenceSession.create as (...given: unknown[]) => Promise<ort.InferenceSession>;
+    const session = await create(...parameters);
+    const run = session.run.bind(session) as (
+      ...given: unknown[]
+    ) => Promise<ort.InferenceSession.ReturnType>;
+    return Object.assign(session, {
+      async run(...given: unknown[]) {
+        const results = await run(...given);
+        for (const { data } of Object.values(results))
+          if (ArrayBuffer.isView(data)) (data.buffer as ArrayBuffer).transfer(0);
+        return {};
+      },
+    });
+  },
+};
 
 /** A listed provider may still lack its driver or adapter, which only the first session tells. */
 function startingProvider(engine: Engine, provider: NativeProvider): Engine['compile'] {
