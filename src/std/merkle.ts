@@ -62,8 +62,19 @@ export function verifyMerkleProof(
   chunk: Uint8Array,
   proof: readonly Uint8Array[],
 ): boolean {
+  return verifyMerkleLeaf(root, count, index, merkleLeaf(chunk), proof);
+}
+
+/** The same where only the leaf's hash (`merkleLeaf`) is at hand. */
+export function verifyMerkleLeaf(
+  root: Uint8Array,
+  count: number,
+  index: number,
+  leaf: Uint8Array,
+  proof: readonly Uint8Array[],
+): boolean {
   if (!Number.isInteger(index) || index < 0 || index >= count) return false;
-  let hash = merkleLeaf(chunk);
+  let hash = leaf;
   let position = index;
   let width = count;
   let used = 0;

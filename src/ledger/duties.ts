@@ -1,0 +1,178 @@
+/**
+ * The life of an audit: a duty is noted with the proof, drawn two blocks later, committed to and revealed by its auditors,
+ * and settled, or handed to a larger committee. Runs at the end of every block. What auditors find is theirs to say; here
+ * is only what follows from it. Source: docs/proofs.md, Audits.
+ */
+import { must } from '../std/assert.ts';
+import { type Candidate, drawAuditors, drawAudits, drawInterval } from './audit-draw.ts';
+import type { Draft } from './draft.ts';
+import { chainOf, credit } from './money.ts';
+import type { LedgerPolicy } from './policy.ts';
+import type { BlockContext } from './rules.ts';
+import { lastTier, type Ruling, rule } from './ruling.ts';
+import { convict, isConvicted, penalize } from './slash.ts';
+import type { Amount, DutyRow } from './tables.ts';
+import { auditRate, vest } from './vesting.ts';
+
+/** Blocks between what is noted and its draw. */
+export const drawDelayBlocks = 2;
+
+export interface NewDuty {
+  /** `proofKey`. */
+  readonly key: string;
+  readonly prover: string;
+  /** Number of the proof among the prover's, from 1. */
+  readonly proof: number;
+  readonly first: boolean;
+  readonly intervals: number;
+  readonly reward: Amount;
+}
+
+/** Holds a new proof's reward until the beacon, and auditors if they are drawn, have spoken. */
+export function noteDuty(draft: Draft, { number }: BlockContext, { key, ...duty }: NewDuty): void {
+  draft.put('duty', key, {
+    ...duty,
+    drawAt: number + drawDelayBlocks,
+    interval: -1,
+    auditors: [],
+    tier: 0,
+    dueAt: 0,
+    commitments: [],
+    reveals: [],
+  });
+}
+
+/** Which part of an audit a block falls into. */
+export type DutyPhase = 'awaiting-draw' | 'committing' | 'revealing' | 'over';
+
+/** Auditors from whom a verdict is still awaited. */
+export function pendingAuditors({ auditors, reveals }: DutyRow): string[] {
+  const done = new Set(reveals.map(([node]) => node));
+  return auditors.filter((node) => !done.has(node));
+}
+
+function hasCommitted(duty: DutyRow, node: string): boolean {
+  return duty.commitments.some(([auditor]) => auditor === node);
+}
+
+/** For a transaction in block `number`, and with what is committed and revealed by then. */
+export function phaseOf(duty: DutyRow, number: number, { auditBlocks }: LedgerPolicy): DutyPhase {
+  if (duty.dueAt === 0) return 'awaiting-draw';
+  const pending = pendingAuditors(duty);
+  const isClosed = number > duty.dueAt;
+  if (!isClosed && pending.some((node) => !hasCommitted(duty, node))) return 'committing';
+  const isAwaited = pending.some((node) => hasCommitted(duty, node));
+  return isAwaited && number <= duty.dueAt + auditBlocks ? 'revealing' : 'over';
+}
+
+/** The step at the end of a block: settles what is over, then draws what is due. */
+export function advanceDuties(draft: Draft, context: BlockContext): void {
+  const { number, constants } = context;
+  for (const key of draft.keys('duty')) {
+    // Gone, when another duty of its prover has just convicted it.
+    const duty = draft.get('duty', key);
+    if (duty && phaseOf(duty, number + 1, constants.policy) === 'over') settle(draft, context, key, duty);
+  }
+  const due: Candidate[] = [];
+  for (const key of draft.keys('duty')) {
+    const duty = draft.get('duty', key)!;
+    if (duty.dueAt === 0 && duty.drawAt <= number) due.push([key, duty]);
+  }
+  if (due.length > 0) drawDue(draft, context, due);
+}
+
+function drawDue(draft: Draft, context: BlockContext, due: readonly Candidate[]): void {
+  const { policy } = context.constants;
+  const { seeds, provers } = chainOf(draft);
+  const seed = must(seeds.at(-1), 'a chain without seeds');
+  for (const [key, duty] of due) if (duty.tier > 0) open(draft, context, seed, key, duty);
+  const firstDraws = due.filter(([, duty]) => duty.tier === 0);
+  const draw = drawAudits(seed, firstDraws, policy, auditRate(policy, provers));
+  for (const [key, duty] of draw.passed) {
+    draft.delete('duty', key);
+    reward(draft, duty, duty.reward);
+  }
+  for (const [key, duty] of draw.later) {
+    if (duty.interval < 0) draft.put('duty', key, { ...duty, interval: 0 });
+  }
+  for (const [key, duty] of draw.now) {
+    open(draft, context, seed, key, { ...duty, interval: drawInterval(seed, key, duty.intervals) });
+  }
+}
+
+/** Hands a duty to its auditors, or puts it off when there is nobody who could audit. */
+function open(
+  draft: Draft,
+  { number, constants }: BlockContext,
+  seed: Uint8Array,
+  key: string,
+  duty: DutyRow,
+) {
+  const { policy } = constants;
+  const eligible = chainOf(draft).voters.filter(
+    ([node]) => node !== duty.prover && !duty.auditors.includes(node) && !isConvicted(draft, node),
+  );
+  const size = [policy.auditors, policy.auditorsEscalated, eligible.length + duty.auditors.length][
+    duty.tier
+  ]!;
+  const drawn = drawAuditors({ seed, key, tier: duty.tier, eligible, count: size - duty.auditors.length });
+  const auditors = [...duty.auditors, ...drawn];
+  if (auditors.length === 0)
+    draft.put('duty', key, {
+      ...duty,
+      interval: Math.max(0, duty.interval),
+      drawAt: number + policy.auditBlocks,
+    });
+  else draft.put('duty', key, { ...duty, auditors, dueAt: number + policy.auditBlocks });
+}
+
+/** Gives the prover what a standing claim earned. Called with the duty gone from its table. */
+function reward(draft: Draft, duty: DutyRow, amount: Amount): void {
+  const prover = must(draft.get('prover', duty.prover), 'the prover of a duty');
+  const rewarded = vest(prover, duty.proof, duty.first, amount);
+  draft.put('prover', duty.prover, { ...rewarded, openDuties: prover.openDuties - 1 });
+}
+
+function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow): void {
+  const { policy } = context.constants;
+  for (const node of pendingAuditors(duty)) penalize(draft, node, BigInt(policy.feePerAudit));
+  const ruling = rule(duty, new Map(chainOf(draft).voters));
+  if (ruling.kind === 'unclear') {
+    escalate(draft, context, key, duty);
+    return;
+  }
+  if (ruling.kind === 'stands') {
+    draft.delete('duty', key);
+    reward(draft, duty, duty.reward - payAuditors(draft, policy, ruling, duty.reward));
+  } else {
+    const { reason, right } = ruling;
+    convict(draft, context, { node: duty.prover, reason, reporters: right });
+  }
+  for (const node of ruling.wrong) {
+    if (isConvicted(draft, node)) continue;
+    convict(draft, context, { node, reason: 'false-verdict', reporters: ruling.right });
+  }
+}
+
+/** Fees come out of the audited reward, half of it at most. What they sum to. */
+function payAuditors(draft: Draft, policy: LedgerPolicy, ruling: Ruling, reward: Amount): Amount {
+  if (ruling.kind === 'unclear') return 0n;
+  const auditors = BigInt(ruling.right.length);
+  const affordable = reward / 2n / auditors;
+  const fee = affordable < BigInt(policy.feePerAudit) ? affordable : BigInt(policy.feePerAudit);
+  for (const node of ruling.right) credit(draft, node, fee);
+  return fee * auditors;
+}
+
+/**
+ * The next committee keeps the verdicts that are known, and adds to them. After the last one everything begins anew, with
+ * another interval: an audit that nobody could finish is never a pass.
+ */
+function escalate(draft: Draft, { number }: BlockContext, key: string, duty: DutyRow): void {
+  const next = { ...duty, drawAt: number + drawDelayBlocks, dueAt: 0, commitments: [] };
+  if (duty.tier === lastTier) draft.put('duty', key, { ...next, tier: 0, auditors: [], reveals: [] });
+  else {
+    const auditors = duty.reveals.map(([node]) => node);
+    draft.put('duty', key, { ...next, tier: duty.tier + 1, auditors });
+  }
+}
