@@ -20,9 +20,11 @@ import { accept, CodedError, type Outcome, reject } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { closeRound, createAggregationMemory, type OuterSettings } from './close-round.ts';
-import { type BlobShape, blobBytes, checkBlob, createBlob, encodeRange } from './compression/blob.ts';
-import { accumulate, residual } from './compression/error-feedback.ts';
+import { type BlobShape, blobBytes, checkBlob } from './compression/blob.ts';
+import { encodeFeedback, takeOut, workToFeedback } from './contribution-work.ts';
 import { createDecodeSessions } from './decode-sessions.ts';
+import { createRecorder, type RecordingOptions } from './recording.ts';
+import { replay } from './replay.ts';
 import type { FetchedState, GenerateRequest, Position, RoundRequest, StageReplica } from './replica.ts';
 import { checkSnapshot, restoreSegments, snapshotSegments } from './snapshot.ts';
 import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
@@ -45,6 +47,8 @@ export interface ReplicaSettings {
   readonly pipeline?: PipelineLimits;
   /** Memory for the caches of decode sessions; see `decodeCacheBytesDefault`. */
   readonly decodeCacheBytesMax?: number;
+  /** Keeps what an audit of this replica's work needs; without it nothing is recorded. */
+  readonly recording?: RecordingOptions;
 }
 
 /** Throws CodedError `bad-stages` for a cut that cannot be. */
@@ -74,6 +78,7 @@ export async function createLocalReplica(
   );
   const inOrder = inTurn();
   const kernels = createAggregationMemory();
+  const recorder = options.recording && createRecorder(segments, flat, plan, options.recording);
 
   let decoder: Decoder | undefined;
   let levels: Uint8Array[][] = [];
@@ -87,13 +92,22 @@ export async function createLocalReplica(
     for (const { memory, slabs } of segments) {
       slabs.weights.set(slabs.base);
       // One step that overflowed must not spoil all that this node does from then on.
-      for (const name of ['firstMoments', 'secondMoments', 'errorFeedback'] as const)
-        if (!memory.allFinite(slabs[name])) slabs[name].fill(0);
+      for (const name of carriedTensors) {
+        if (memory.allFinite(slabs[name])) continue;
+        slabs[name].fill(0);
+        recorder?.interrupt();
+      }
+    }
+    // Proofs chain from state to state; where nobody can follow, a new chain begins from nothing.
+    if (recorder && !recorder.isChained()) {
+      for (const { slabs } of segments) for (const name of carriedTensors) slabs[name].fill(0);
+      position = { ...position, optimizerSteps: 0 };
     }
     const leaves = leafHashes(segments);
     levels = merkleLevels(leaves);
     contributed = false;
     position = { ...position, round, step: 0, stateHash: toHex(stateHash(plan, round, leaves)) };
+    recorder?.begin(round, position.optimizerSteps, position.stateHash, leaves);
     return position;
   };
   beginRound(0);
@@ -107,34 +121,15 @@ export async function createLocalReplica(
     ...(options.decodeCacheBytesMax !== undefined && { cacheBytesMax: options.decodeCacheBytesMax }),
   });
 
-  /** e ← decay·e + (w_r − w_local): the contribution before it is encoded, and what stays if it does not count. */
-  const workToFeedback = () => {
-    for (const { memory, slabs } of segments) {
-      memory.subtract(slabs.scratch, slabs.base, slabs.weights);
-      accumulate(outer.compression, slabs.errorFeedback, slabs.scratch, memory);
-    }
-    // Steps that overflowed are worth nothing, and a contribution of nothing still lets the round be closed.
-    const finite = segments.every(({ memory, slabs }) => memory.allFinite(slabs.errorFeedback));
-    if (!finite) for (const { slabs } of segments) slabs.errorFeedback.fill(0);
-  };
-
-  const encode = () => {
-    const blob = createBlob(outer.compression, flat);
-    for (const { memory, slabs, offset } of segments) {
-      encodeRange(blob, shape, offset, slabs.errorFeedback, memory);
-    }
-    return { blob, blobHash: sha256Hex(blob) };
-  };
-
-  /** e ← m − decode(blob): what is left once the contribution counts. */
-  const takeOut = (blob: Uint8Array) => {
-    for (const { memory, slabs, offset } of segments) {
-      residual(slabs.errorFeedback, blob, shape, offset, memory);
-    }
+  /** The round's work goes over into error feedback: its last state is recorded before. */
+  const endWork = () => {
+    recorder?.finish(position.step, position.optimizerSteps);
+    workToFeedback(segments, outer.compression);
   };
 
   const countStep = () => {
     position = { ...position, step: position.step + 1, optimizerSteps: position.optimizerSteps + 1 };
+    recorder?.afterStep(position.step, position.optimizerSteps);
   };
 
   const install = ({ round, leaves, stateHash: agreed, counted }: FetchedState): Outcome<Position> => {
@@ -143,8 +138,9 @@ export async function createLocalReplica(
     if (!rightSizes) return reject('wrong-shape');
     const hashes = leaves.map(merkleLeaf);
     if (toHex(stateHash(plan, round, hashes)) !== agreed) return reject('state-mismatch');
-    if (position.step > 0 && !contributed) workToFeedback();
-    if (contributed && counted) takeOut(encode().blob);
+    if (position.step > 0 && !contributed) endWork();
+    if (contributed && counted)
+      takeOut(segments, outer.compression, encodeFeedback(segments, outer.compression).blob);
     decoding.forget();
     for (const [index, leaf] of leaves.entries()) writeLeaf(segments, index, leaf);
     return accept(beginRound(round));
@@ -183,9 +179,9 @@ export async function createLocalReplica(
     evaluate: (batches, of = 'base') => inOrder(() => trainer.evaluate(batches, of)),
     contribute: () =>
       inOrder(async () => {
-        if (!contributed) workToFeedback();
+        if (!contributed) endWork();
         contributed = true;
-        return encode();
+        return encodeFeedback(segments, outer.compression);
       }),
     screen: (blob, blobHash, length = flat) =>
       inOrder(async () => {
@@ -198,7 +194,7 @@ export async function createLocalReplica(
           return reject('wrong-round', `${request.round}, now ${position.round}`);
         const unsound = request.contributions.find(({ blob }) => !checkBlob(blob, shape).ok);
         if (unsound) return reject('unsound-blob', unsound.nodeId);
-        if (!contributed && position.step > 0) workToFeedback();
+        if (!contributed && position.step > 0) endWork();
         decoding.keepBase();
         const rejected = closeRound({ segments, shape, outer, request, contributed, kernels });
         return accept({ position: beginRound(request.round + 1), rejected });
@@ -225,6 +221,10 @@ export async function createLocalReplica(
         levels = merkleLevels(leaves);
         position = snapshot.position;
         contributed = snapshot.contributed;
+        recorder?.interrupt();
+        // At a round's start all is known that its record begins with; and what came before has been proved.
+        if (position.step === 0 && !contributed)
+          recorder?.begin(position.round, position.optimizerSteps, position.stateHash, leaves);
         return accept(position);
       }),
     generate: (request) =>
@@ -236,6 +236,15 @@ export async function createLocalReplica(
     openSession: (call) => inOrder(() => decoding.openSession(call)),
     decode: (batch) => inOrder(() => decoding.decode(batch)),
     closeSession: (session) => inOrder(() => decoding.closeSession(session)),
+    record: (round) => inOrder(async () => recorder?.record(round)),
+    evidenceIndex: (hash) => inOrder(async () => recorder?.index(hash)),
+    evidenceLeaf: (hash, index) => inOrder(async () => recorder?.leaf(hash, index)),
+    replay: (request) =>
+      inOrder(async () => {
+        if (!recorder) return reject('not-kept', 'this replica records nothing');
+        if (stages > 1) return reject('not-whole-model', 'a stage alone cannot make its steps again');
+        return replay(recorder, segments, trainer, request);
+      }),
     exportWeights: (of = 'base') =>
       inOrder(async () => {
         const views = Object.entries(of === 'base' ? bases : weights);
@@ -250,6 +259,9 @@ export async function createLocalReplica(
       }),
   };
 }
+
+/** What goes over from one round into the next beside (w_r, v). */
+const carriedTensors = ['firstMoments', 'secondMoments', 'errorFeedback'] as const;
 
 /** w_0 by name from the seed; everything else zero. */
 function initialize(segments: readonly Segment[], seed: Uint8Array, config: ModelConfig): void {

@@ -9,6 +9,8 @@ import type { PipelineStage } from '../optim/pipeline-stage.ts';
 import type { Batch, StepResult } from '../optim/stage-trainer.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { Outcome } from '../std/outcome.ts';
+import type { RoundRecord } from './recording.ts';
+import type { ReplayRequest } from './replay.ts';
 
 /** Which stage of the cut it holds: stage `index` of `count`, counted from 0. */
 export interface StagePlace extends StageSpec {
@@ -152,6 +154,14 @@ export interface StageReplica extends PipelineStage, DecodeHost {
   restore(snapshot: ReplicaSnapshot): Promise<Outcome<Position>>;
   /** Tokens drawn from w_r after the prompt. */
   generate(request: GenerateRequest): Promise<readonly number[]>;
+  /** The states this replica committed to in a round; undefined when it records nothing, or knows the round no more. */
+  record(round: number): Promise<RoundRecord | undefined>;
+  /** Encoded leaf hashes of a recorded local state, or of the agreed state a recorded round began from. */
+  evidenceIndex(stateHash: HashHex): Promise<Uint8Array | undefined>;
+  /** A leaf of a recorded local state, or of w_r of an agreed one; undefined when no copy of it is kept. */
+  evidenceLeaf(stateHash: HashHex, index: number): Promise<Uint8Array | undefined>;
+  /** Makes steps of a recorded round again, and keeps the states of the last interval. `not-kept`, `replay-mismatch`. */
+  replay(request: ReplayRequest): Promise<Outcome<void>>;
   /** w_r, or the local weights, by Hugging Face name, copied. */
   exportWeights(of?: WeightsChoice): Promise<Readonly<Record<string, Float32Array>>>;
   close(): Promise<void>;

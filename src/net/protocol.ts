@@ -38,6 +38,17 @@ export const stateProtocol: Protocol = {
   requestsPerMinuteMax: 6_000,
 };
 
+/** A leaf of a state that a node committed to in a proof, or the hashes of all its leaves: evidence for an audit. */
+export const evidenceProtocol: Protocol = {
+  id: '/neuroshard/evidence/1',
+  requestBytesMax: 128,
+  responseBytesMax: MiB + 64,
+  timeoutMs: 60_000,
+  // The prover takes its leaves from where it trains, between two steps.
+  idleTimeoutMs: 30_000,
+  requestsPerMinuteMax: 6_000,
+};
+
 /** Decided blocks with their certificates, for a node that was away. */
 export const blocksProtocol: Protocol = {
   id: '/neuroshard/blocks/1',

@@ -68,6 +68,10 @@ function rememberingReplica(): StageReplica {
       if (seed === 3) process.exit(3);
       return calls;
     },
+    record: async () => undefined,
+    evidenceIndex: async () => undefined,
+    evidenceLeaf: async () => undefined,
+    replay: async () => reject('not-kept'),
     exportWeights: async () => ({ 'a.weight': new Float32Array([1.5]), 'b.weight': weights.slice(0, 2) }),
     forward: async ({ entry }) =>
       entry instanceof Float32Array ? accept(entry.map((x) => 2 * x)) : reject('wrong-shape'),

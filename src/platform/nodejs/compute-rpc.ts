@@ -10,7 +10,7 @@ import type { ComputePort, HandOver } from './compute-port.ts';
  * Every method, and what becomes of arrays: `kept` by both sides; `fresh` in the result, so that they may be handed over;
  * `rows` go over to the other side in both directions, as `PipelineStage` has it.
  */
-type MethodTable<Service> = { readonly [Method in keyof Service]-?: Arrays };
+export type MethodTable<Service> = { readonly [Method in keyof Service]-?: Arrays };
 type Arrays = 'kept' | 'fresh' | 'rows';
 
 const ofParameters: Readonly<Record<Arrays, HandOver>> = { kept: 'none', fresh: 'none', rows: 'rows' };
@@ -33,6 +33,10 @@ const replicaMethods: MethodTable<StageReplica> = {
   openSession: 'kept',
   decode: 'fresh',
   closeSession: 'kept',
+  record: 'kept',
+  evidenceIndex: 'fresh',
+  evidenceLeaf: 'fresh',
+  replay: 'kept',
   exportWeights: 'fresh',
   close: 'kept',
   forward: 'rows',
@@ -75,7 +79,7 @@ export function connectReplica(port: ComputePort): StageReplica {
   return connectMethods<StageReplica>(replicaMethods, port);
 }
 
-function serveMethods<Service extends object>(
+export function serveMethods<Service extends object>(
   target: Service | Promise<Service>,
   table: MethodTable<Service>,
   port: ComputePort,
@@ -102,7 +106,10 @@ function serveMethods<Service extends object>(
   });
 }
 
-function connectMethods<Service extends object>(table: MethodTable<Service>, port: ComputePort): Service {
+export function connectMethods<Service extends object>(
+  table: MethodTable<Service>,
+  port: ComputePort,
+): Service {
   const pending = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   let calls = 0;
   let closed = false;

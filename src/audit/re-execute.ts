@@ -1,0 +1,179 @@
+/**
+ * Does an interval of training again from its start state, and says whether the claimed end state is what comes out. On
+ * the wasm engine the recomputed state is the same bits everywhere, so all honest auditors find the same. It knows no
+ * peers, no ledger and not where states and batches come from.
+ */
+
+import { encodeFeedback, takeOut, workToFeedback } from '../diloco/contribution-work.ts';
+import type { ReplicaSettings } from '../diloco/local-replica.ts';
+import {
+  type LocalPlace,
+  localStateHash,
+  localTensors,
+  segmentLeafHashes,
+  tensorLeafRange,
+} from '../diloco/local-state.ts';
+import { cutStages } from '../model/stage-cut.ts';
+import { createSegments, flatLength, forEachPiece, type Segment } from '../optim/segments.ts';
+import { type Batch, createStageTrainer, embeddingScratchBytes } from '../optim/stage-trainer.ts';
+import { assert, must } from '../std/assert.ts';
+import type { HashHex } from '../std/hash.ts';
+import { CodedError } from '../std/outcome.ts';
+import type { Engine } from '../tensor/engine.ts';
+import { createKernelMemory } from '../tensor/kernels/wasm.ts';
+import { compareStates, isWithin } from './compare.ts';
+import type { Disagreement } from './tolerance.ts';
+
+/** One tensor of a state, leaf by leaf (f32 little-endian), as it came from the evidence. */
+export type Leaves = readonly Uint8Array[];
+
+export interface ClaimedTensors {
+  readonly weights: Leaves;
+  readonly firstMoments: Leaves;
+  readonly secondMoments: Leaves;
+}
+
+export interface ReExecution {
+  /** Where the interval begins. */
+  readonly place: LocalPlace;
+  readonly start: ClaimedTensors;
+  /** What the prover says came out. */
+  readonly end: ClaimedTensors;
+  /** Leaf hashes of the error feedback, which no inner step changes. */
+  readonly feedbackLeaves: Leaves;
+  readonly steps: readonly { readonly batches: readonly Batch[]; readonly learningRate: number }[];
+  /** For the last interval of a round that made a contribution: of what, and the hash of its blob. */
+  readonly contribution?: {
+    readonly base: Leaves;
+    readonly errorFeedback: Leaves;
+    readonly blobHash: HashHex;
+  };
+  readonly tolerance: number;
+}
+
+/** From a round's end to the next one's start. */
+export interface FeedbackRequest {
+  readonly base: Leaves;
+  readonly weights: Leaves;
+  readonly errorFeedback: Leaves;
+}
+
+/** Leaf hashes that the error feedback may have in the round after. */
+export interface NextFeedback {
+  /** When the round took the contribution in. */
+  readonly counted: Leaves;
+  /** When it did not: all of it is kept for the next one. */
+  readonly leftOut: Leaves;
+}
+
+/** `valid`, or why the claim is false. */
+export type FindingCode =
+  | 'valid'
+  /** Nothing was trained at all. */
+  | 'no-work'
+  /** Other data, other labels, fewer steps, another rate, another start: the steps claimed end elsewhere. */
+  | 'update-mismatch'
+  /** The weights are right, and what the optimizer would do next is not. */
+  | 'moments-mismatch'
+  /** The contribution is not the compression of the audited state. */
+  | 'wrong-contribution'
+  /** The round's start is not the agreed state. */
+  | 'wrong-base'
+  /** The round's start does not follow from where the proof before it ended. */
+  | 'broken-chain'
+  /** Error feedback is not what the round before left, or changed within the round. */
+  | 'wrong-feedback'
+  /** Round, steps, counts or tokens of the claim and of its states do not go together. */
+  | 'wrong-place';
+
+export interface Finding {
+  readonly code: FindingCode;
+  readonly detail: string;
+  /** Of the state that the auditor's engine came to. */
+  readonly stateHash: HashHex;
+  readonly disagreement: Disagreement;
+}
+
+/** Calls run one after another. */
+export interface ReExecutor {
+  execute(request: ReExecution): Promise<Finding>;
+  nextFeedback(request: FeedbackRequest): Promise<NextFeedback>;
+  close(): Promise<void>;
+}
+
+/** Throws CodedError `not-whole-model` for a stage of several: those are audited on recorded rows (docs/audit.md). */
+export async function createReExecutor(
+  options: { readonly engine: Engine } & ReplicaSettings,
+): Promise<ReExecutor> {
+  const { engine, config, plan, outer, stages = 1, stageIndex = 0, inner } = options;
+  if (stages > 1) throw new CodedError('not-whole-model', 'a stage is not re-executed from tokens');
+  const stage = must(cutStages(config, stages)[stageIndex], 'stage');
+  const segments = createSegments({
+    config,
+    stage,
+    createMemory: createKernelMemory,
+    embeddingScratchBytes: embeddingScratchBytes(options.batch, options.sequence, config.width),
+  });
+  const trainer = await createStageTrainer({ ...options, stage, segments });
+  const flat = flatLength(segments);
+
+  const contributes = ({ contribution, end }: ReExecution): boolean => {
+    if (!contribution) return true;
+    load(segments, 'weights', end.weights);
+    load(segments, 'base', contribution.base);
+    load(segments, 'errorFeedback', contribution.errorFeedback);
+    workToFeedback(segments, outer.compression);
+    return encodeFeedback(segments, outer.compression).blobHash === contribution.blobHash;
+  };
+
+  return {
+    execute: async (request) => {
+      const { place, start, steps, end, tolerance } = request;
+      for (const name of ['weights', 'firstMoments', 'secondMoments'] as const)
+        load(segments, name, start[name]);
+      let { optimizerSteps } = place;
+      for (const { batches, learningRate } of steps)
+        await trainer.step(batches, learningRate, (optimizerSteps += 1));
+      const step = place.step + steps.length;
+      const leaves = localTensors.flatMap((name) =>
+        name === 'errorFeedback' ? request.feedbackLeaves : segmentLeafHashes(segments, name, flat),
+      );
+      const stateHash = localStateHash(plan, { ...place, step, optimizerSteps }, leaves);
+      const { disagreement, claimedUpdate } = compareStates(segments, start, end, inner.epsilon);
+      const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement });
+      if (claimedUpdate === 0 && disagreement.update > 0) return found('no-work', 'no weight has changed');
+      if (!isWithin(disagreement.update, tolerance))
+        return found('update-mismatch', `${disagreement.update} of the update's length`);
+      if (!isWithin(disagreement.moments, tolerance) || !isWithin(disagreement.direction, tolerance))
+        return found('moments-mismatch', `${disagreement.moments}, ${disagreement.direction}`);
+      if (!contributes(request)) return found('wrong-contribution');
+      return found('valid');
+    },
+    nextFeedback: async ({ base, weights, errorFeedback }) => {
+      load(segments, 'base', base);
+      load(segments, 'weights', weights);
+      load(segments, 'errorFeedback', errorFeedback);
+      workToFeedback(segments, outer.compression);
+      const leftOut = segmentLeafHashes(segments, 'errorFeedback', flat);
+      takeOut(segments, outer.compression, encodeFeedback(segments, outer.compression).blob);
+      return { leftOut, counted: segmentLeafHashes(segments, 'errorFeedback', flat) };
+    },
+    close: async () => {
+      await trainer.close();
+      await engine.close();
+    },
+  };
+}
+
+/** Leaves, whose hashes were checked, into a slab. */
+function load(segments: readonly Segment[], name: keyof Segment['slabs'], leaves: Leaves): void {
+  const flat = flatLength(segments);
+  for (const [index, bytes] of leaves.entries()) {
+    const [start, end] = tensorLeafRange(flat, index);
+    assert(bytes.length === 4 * (end - start), 'leaf of another size');
+    const leaf = new Float32Array(bytes.slice().buffer);
+    forEachPiece(segments, start, end, (segment, from, to, flatFrom) => {
+      segment.slabs[name].set(leaf.subarray(flatFrom - start, flatFrom - start + to - from), from);
+    });
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * How far a recomputed interval may lie from the claimed one: engines round differently, and so do thread counts of one
+ * engine. Measured by `bench/audit-disagreement.ts`, table and method in docs/audit.md.
+ */
+
+/** Relative L2 distances between claim and recomputation. */
+export interface Disagreement {
+  /** Of the update: ‖w − w′‖ ÷ ‖w′ − w_start‖. */
+  readonly update: number;
+  /** Of the first moments: ‖m − m′‖ ÷ ‖m′‖. */
+  readonly moments: number;
+  /**
+   * Of where AdamW would go next with no further gradient, m ÷ (√v + ε): a second moment that was made small where it is
+   * small anyway shows here, and in no norm of v.
+   */
+  readonly direction: number;
+}
+
+/** No honest engine may be further off than this in one interval, whatever was measured. */
+export const toleranceMax = 1e-3;
+
+/** Ten times the largest honest disagreement that was measured, at most `toleranceMax`. */
+export function toleranceFor(measuredMax: number): number {
+  return Math.min(toleranceMax, 10 * measuredMax);
+}
+
+export function largest({ update, moments, direction }: Disagreement): number {
+  return Math.max(update, moments, direction);
+}

@@ -1,0 +1,164 @@
+/** What a replica records of its rounds: hashes that its states have, copies within the budget, and replays of the rest. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { tinyBatch, tinyReplica, tinySettings } from '../../test/tiny-replica.ts';
+import { toHex } from '../std/bytes.ts';
+import { merkleLeaf } from '../std/merkle.ts';
+import { decodeStateIndex, encodeStateIndex, hashOfIndex, leavesPerTensor } from './local-state.ts';
+import type { StageReplica } from './replica.ts';
+
+const settings = { ...tinySettings, recording: { intervalSteps: 2 } };
+
+async function trainRound(replica: StageReplica, steps: number) {
+  const { round, step } = await replica.position();
+  for (let made = step; made < steps; made++) await replica.trainStep([tinyBatch(10 * round + made)], 1e-2);
+}
+
+async function endRound(replica: StageReplica, listed = true) {
+  const { round } = await replica.position();
+  const { blob } = await replica.contribute();
+  const contributions = listed ? [{ nodeId: 'me', batches: 1, blob }] : [];
+  assert.ok((await replica.closeRound({ round, ownNodeId: 'me', contributions })).ok);
+}
+
+async function recordOf(replica: StageReplica, round: number) {
+  const record = await replica.record(round);
+  assert.ok(record);
+  return record;
+}
+
+test('hashes stand at the start, every interval and the end; recording changes nothing', async () => {
+  const replica = await tinyReplica(settings);
+  const plain = await tinyReplica();
+  for (const one of [replica, plain]) {
+    await trainRound(one, 5);
+    await endRound(one);
+    await trainRound(one, 2);
+  }
+  assert.deepEqual(
+    (await recordOf(replica, 0)).boundaries.map(({ step, optimizerSteps }) => [step, optimizerSteps]),
+    [
+      [0, 0],
+      [2, 2],
+      [4, 4],
+      [5, 5],
+    ],
+  );
+  assert.deepEqual(
+    (await recordOf(replica, 1)).boundaries.map(({ step, optimizerSteps }) => [step, optimizerSteps]),
+    [
+      [0, 5],
+      [2, 7],
+    ],
+  );
+  assert.equal(await plain.record(0), undefined);
+  assert.deepEqual(await replica.snapshot(), await plain.snapshot());
+});
+
+test('the index gives the hash, its leaves are the state, and those of a round’s start are w_r', async () => {
+  const replica = await tinyReplica(settings);
+  await trainRound(replica, 2);
+  await endRound(replica, false);
+  const snapshot = await replica.snapshot();
+  const { boundaries, base } = await recordOf(replica, 1);
+  const hash = boundaries[0]!.hash;
+  const { flatLength } = await replica.info();
+  const indexOf = async (stateHash: string) => {
+    const encoded = await replica.evidenceIndex(stateHash);
+    const index = encoded && decodeStateIndex(encoded);
+    assert.ok(index?.ok);
+    assert.equal(hashOfIndex(tinySettings.plan, index.value), stateHash);
+    assert.deepEqual(encodeStateIndex(index.value), encoded);
+    return index.value.leaves;
+  };
+  const leaves = await indexOf(hash);
+  assert.equal(leaves.length, 4 * leavesPerTensor(flatLength));
+  for (const [i, name] of (
+    ['weights', 'firstMoments', 'secondMoments', 'errorFeedback'] as const
+  ).entries()) {
+    const bytes = await replica.evidenceLeaf(hash, i);
+    assert.deepEqual(bytes, new Uint8Array(snapshot.tensors[name].slice().buffer));
+    assert.equal(toHex(merkleLeaf(bytes!)), toHex(leaves[i]!));
+  }
+  assert.deepEqual((await indexOf(base))[0], leaves[0]);
+  assert.deepEqual(await replica.evidenceLeaf(base, 0), await replica.evidenceLeaf(hash, 0));
+  for (const [of, index] of [
+    [base, 1],
+    [hash, 4],
+    [hash, -1],
+    [hash, 0.5],
+    ['00'.repeat(32), 0],
+  ] as const)
+    assert.equal(await replica.evidenceLeaf(of, index), undefined);
+});
+
+test('a small budget keeps the ends of a round, and a replay brings back what lies between', async () => {
+  const replica = await tinyReplica({ ...settings, recording: { intervalSteps: 1, bytesMax: 1 } });
+  await trainRound(replica, 6);
+  const before = await replica.snapshot();
+  const kept = async () =>
+    (await recordOf(replica, 0)).boundaries.filter((one) => one.kept).map(({ step }) => step);
+  assert.deepEqual(await kept(), [0, 6]);
+  const { boundaries } = await recordOf(replica, 0);
+  const wanted = boundaries[3]!.hash;
+  assert.equal(await replica.evidenceLeaf(wanted, 0), undefined);
+  const steps = (to: number, spoilt = -1) =>
+    Array.from({ length: to }, (_, step) => ({
+      batches: [tinyBatch(step === spoilt ? 99 : step)],
+      learningRate: 1e-2,
+    }));
+  const other = await replica.replay({ round: 0, from: 0, steps: steps(3, 1) });
+  assert.ok(!other.ok && other.code === 'replay-mismatch');
+  assert.ok((await replica.replay({ round: 0, from: 0, steps: steps(3) })).ok);
+  assert.deepEqual(await kept(), [0, 2, 3, 6]);
+  assert.ok(await replica.evidenceLeaf(wanted, 0));
+  const none = await replica.replay({ round: 0, from: 5, steps: steps(1) });
+  assert.ok(!none.ok && none.code === 'not-kept');
+  // Training goes on as if nothing had been replayed.
+  assert.deepEqual(await replica.snapshot(), before);
+});
+
+test('old rounds are thinned out before new ones, and the oldest go when even their ends are too much', async () => {
+  const { flatLength } = await (await tinyReplica()).info();
+  const keptWith = async (states: number) => {
+    const recording = { intervalSteps: 1, bytesMax: states * 3 * 4 * flatLength };
+    const replica = await tinyReplica({ ...settings, recording });
+    const counts = [];
+    for (let round = 0; round < 3; round++) {
+      await trainRound(replica, 4);
+      await endRound(replica);
+    }
+    for (let round = 0; round < 3; round++)
+      counts.push((await replica.record(round))?.boundaries.filter((one) => one.kept).length ?? 0);
+    return counts;
+  };
+  assert.deepEqual(await keptWith(100), [5, 5, 5]);
+  const [oldest, , newest] = await keptWith(12);
+  assert.equal(oldest, 2);
+  assert.ok(newest! > 2);
+  assert.deepEqual(await keptWith(5), [0, 2, 2]);
+});
+
+test('who cannot show where its moments come from begins a new chain without them', async () => {
+  const replica = await tinyReplica(settings);
+  await trainRound(replica, 3);
+  const middle = await replica.snapshot();
+  const again = await tinyReplica(settings);
+  assert.ok((await again.restore(middle)).ok);
+  await trainRound(again, 4);
+  assert.equal(await again.record(0), undefined);
+  await endRound(again, false);
+  const start = await again.snapshot();
+  assert.equal(start.position.optimizerSteps, 0);
+  for (const name of ['firstMoments', 'secondMoments', 'errorFeedback'] as const)
+    assert.ok(start.tensors[name].every((x) => x === 0));
+  // At a round's start nothing is lost.
+  await trainRound(replica, 4);
+  await endRound(replica);
+  const whole = await tinyReplica(settings);
+  assert.ok((await whole.restore(await replica.snapshot())).ok);
+  assert.equal(
+    (await recordOf(whole, 1)).boundaries[0]!.hash,
+    (await recordOf(replica, 1)).boundaries[0]!.hash,
+  );
+});
