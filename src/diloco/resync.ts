@@ -3,6 +3,7 @@
  * against the agreed hash, so who sends them does not matter. For a node that was away, diverged, or joins late.
  */
 import { z } from 'zod';
+import { stateHashOfRoot } from '../ledger/state-hash.ts';
 import { stateProtocol } from '../net/protocol.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import { toHex } from '../std/bytes.ts';
@@ -11,7 +12,7 @@ import type { HashHex } from '../std/hash.ts';
 import { verifyMerkleProof } from '../std/merkle.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { StageReplica } from './replica.ts';
-import { leafBytes, leafCount, stateHashOfRoot } from './state.ts';
+import { leafBytes, leafCount } from './state.ts';
 import type { AgreedState } from './statement.ts';
 
 /** Leaves asked for at a time. */

@@ -2,21 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { tinyConfig } from '../../test/tiny-replica.ts';
+import { stateHashOfRoot } from '../ledger/state-hash.ts';
 import { wholeModel } from '../model/parameters.ts';
 import { createSegments, flatLength, type Segment } from '../optim/segments.ts';
 import { toHex } from '../std/bytes.ts';
 import { merkleLevels, proofFromLevels, verifyMerkleProof } from '../std/merkle.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
-import {
-  flatLeafHashes,
-  leafBytes,
-  leafCount,
-  leafHashes,
-  readLeaf,
-  stateHash,
-  stateHashOfRoot,
-  writeLeaf,
-} from './state.ts';
+import { flatLeafHashes, leafBytes, leafCount, leafHashes, readLeaf, stateHash, writeLeaf } from './state.ts';
 
 const plan = new Uint8Array(32).fill(4);
 /** More than one leaf for each kind, the last one not full, and leaves that straddle segments. */

@@ -2,10 +2,10 @@
  * The agreed state of a stage, (plan, r, w_r, v), as Merkle leaves: what every honest node must hold bit for bit, what
  * is compared each round, and what a newcomer fetches leaf by leaf from anyone. Knows no peers.
  */
+import { stateHashOfRoot } from '../ledger/state-hash.ts';
 import { flatLength, forEachPiece, type Segment } from '../optim/segments.ts';
 import { assert } from '../std/assert.ts';
 import { bytesOf } from '../std/bytes.ts';
-import { taggedHash } from '../std/hash.ts';
 import { merkleLeaf, merkleLevels } from '../std/merkle.ts';
 
 /** Elements of one leaf, 256 KiB: the unit of transfer and of verification. */
@@ -77,16 +77,4 @@ export function flatLeafHashes(base: Float32Array, velocity: Float32Array): Uint
 /** H(plan, r, leaf count, Merkle root): the state hash. `plan` names architecture and stage, 32 bytes. */
 export function stateHash(plan: Uint8Array, round: number, leaves: readonly Uint8Array[]): Uint8Array {
   return stateHashOfRoot(plan, round, leaves.length, merkleLevels(leaves).at(-1)![0]!);
-}
-
-export function stateHashOfRoot(
-  plan: Uint8Array,
-  round: number,
-  leaves: number,
-  root: Uint8Array,
-): Uint8Array {
-  const position = new DataView(new ArrayBuffer(12));
-  position.setBigUint64(0, BigInt(round), true);
-  position.setUint32(8, leaves, true);
-  return taggedHash('neuroshard/state/1', plan, new Uint8Array(position.buffer), root);
 }

@@ -8,6 +8,7 @@ import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { LedgerView } from './draft.ts';
 import { numberKey } from './money.ts';
 import { intervalsOf, type ProofBody } from './proof.ts';
+import { agreedState } from './rounds.ts';
 import type { LedgerConstants } from './rules.ts';
 import type { ProverRow } from './tables.ts';
 
@@ -120,9 +121,8 @@ export function agreedBase(
   stage: number,
 ): Uint8Array | undefined {
   if (round > 0) {
-    const before = view.get('round', numberKey(round - 1));
-    const agreed = before?.agreed.find(([of]) => of === stage);
-    if (agreed) return agreed[1];
+    const agreed = agreedState(view, round - 1, stage);
+    if (agreed) return agreed;
   } else if (constants.initialStates?.[stage]) return constants.initialStates[stage];
   return listedBase(view, round, stage);
 }
