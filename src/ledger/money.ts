@@ -5,8 +5,7 @@
 import { assert, must } from '../std/assert.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Change, Draft, LedgerView } from './draft.ts';
-import type { BlockContext } from './rules.ts';
-import type { AccountRow, Amount, ChainRow, SlashRow, TableName, Tables } from './tables.ts';
+import type { AccountRow, Amount, ChainRow, TableName, Tables } from './tables.ts';
 
 /** More than this is never in being: it fits the codec's integers with room to spare. */
 export const supplyMax: Amount = 2n ** 63n - 1n;
@@ -57,21 +56,6 @@ export function burn(draft: Draft, amount: Amount): void {
 /** ⌊amount × permille / 1000⌋. */
 export function shareOf(amount: Amount, permille: number): Amount {
   return (amount * BigInt(permille)) / 1000n;
-}
-
-/**
- * Deals with what a guilty node lost, which the caller took from its rows: the reporter's share to the reporter, the rest
- * burned, and a record of it. Nobody earns by reporting itself.
- */
-export function slash(draft: Draft, context: BlockContext, loss: SlashRow): void {
-  const { node, amount, reporter } = loss;
-  const paid =
-    reporter === null || reporter === node ? 0n : shareOf(amount, context.constants.policy.reporterShare);
-  if (reporter !== null) credit(draft, reporter, paid);
-  burn(draft, amount - paid);
-  const height = numberKey(context.number);
-  const index = draft.keys('slash', `${height}/`).length;
-  draft.put('slash', `${height}/${String(index).padStart(4, '0')}`, loss);
 }
 
 /** Numbers as keys, in their order. */

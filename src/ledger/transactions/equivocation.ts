@@ -1,15 +1,16 @@
 /**
  * `equivocation`: shows two statements of consensus that no honest member makes. The accused loses its vote for ever, the
- * weight it had as a founder, and its stake. Whether the evidence is good the voters have judged, who know consensus; to
+ * weight it had as a founder, its stake and what it has not been paid. Whether the evidence is good the voters have judged, who know consensus; to
  * the ledger it is bytes. Wire: [accused b32, evidence].
  */
 import { z } from 'zod';
 import { fromHex } from '../../std/bytes.ts';
 import { accept, reject } from '../../std/outcome.ts';
 import { nodeIdField, parseBody } from '../body.ts';
-import { changeBonded, takeStake } from '../bonding.ts';
-import { accountOf, slash } from '../money.ts';
+import { changeBonded } from '../bonding.ts';
+import { accountOf } from '../money.ts';
 import type { TransactionRule } from '../rules.ts';
+import { convict } from '../slash.ts';
 
 export interface Equivocation {
   /** Node id. */
@@ -35,8 +36,7 @@ export const equivocation: TransactionRule<Equivocation> = {
     if (member.convicted) return reject('already-convicted');
     if (member.registered) changeBonded(draft, -accountOf(draft, accused).stake);
     draft.put('member', accused, { ...member, founderWeight: 0, registered: false, convicted: true });
-    const amount = takeStake(draft, accused, context.timeMs);
-    slash(draft, context, { node: accused, reason: 'equivocation', amount, reporter: author.nodeId });
+    convict(draft, context, { node: accused, reason: 'equivocation', reporters: [author.nodeId] });
     return accept(undefined);
   },
 };
