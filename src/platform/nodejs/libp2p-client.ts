@@ -58,6 +58,9 @@ interface Call {
   settle(outcome: Outcome<Uint8Array>): void;
 }
 
+/** Without one, every end of a call would make an exception with its stack. */
+const callEnded = 'the call has ended';
+
 export function createRequestClient(options: RequestClientOptions): RequestClient {
   const { clock } = options;
   const routes = new Map<string, Route>();
@@ -107,7 +110,7 @@ export function createRequestClient(options: RequestClientOptions): RequestClien
         call.cancelWatch();
         signal?.removeEventListener('abort', onAbort);
         route.calls -= 1;
-        call.ended.abort();
+        call.ended.abort(callEnded);
         // Whoever has given up resets the stream, which tells the other side's handler.
         if (call.lane) {
           call.lane.user = null;

@@ -11,7 +11,6 @@ import { identify, identifyPush } from '@libp2p/identify';
 import type { Libp2p, Metrics, PeerId } from '@libp2p/interface';
 import { kadDHT } from '@libp2p/kad-dht';
 import { mdns } from '@libp2p/mdns';
-import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
 import { tcp } from '@libp2p/tcp';
 import { uPnPNAT } from '@libp2p/upnp-nat';
@@ -20,6 +19,7 @@ import { yamux } from '@libp2p/yamux';
 import { createLibp2p } from 'libp2p';
 import { providedMs } from '../../net/limits.ts';
 import { isLoopback } from './libp2p-address.ts';
+import { patientNoise } from './libp2p-noise.ts';
 import { gossipOptions } from './libp2p-topics.ts';
 
 export interface Libp2pNodeOptions {
@@ -75,7 +75,7 @@ export async function createLibp2pNode(options: Libp2pNodeOptions): Promise<Libp
       webSockets(),
       circuitRelayTransport(),
     ],
-    connectionEncrypters: [noise()],
+    connectionEncrypters: [patientNoise()],
     streamMuxers: [
       yamux({
         // The ping at the start measures the round trip that lets windows grow; later ones are rare.
