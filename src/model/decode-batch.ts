@@ -50,17 +50,32 @@ export function unpackCalls({ calls, entries }: DecodeBatch): DecodeCall[] {
 }
 
 export function packResults(outcomes: readonly Outcome<DecodeResult>[]): DecodeBatchResult {
-  const total = outcomes.reduce((sum, outcome) => sum + (outcome.ok ? outcome.value.output.length : 0), 0);
-  const outputs = new Float32Array(total);
-  let offset = 0;
+  const outputs = outcomes.flatMap((outcome) => (outcome.ok ? [outcome.value.output] : []));
   const packed = outcomes.map((outcome): DecodeBatchResult['outcomes'][number] => {
     if (!outcome.ok) return outcome;
     const { shape, output } = outcome.value;
-    outputs.set(output, offset);
-    offset += output.length;
     return accept({ shape, length: output.length });
   });
-  return { outcomes: packed, outputs };
+  return { outcomes: packed, outputs: asOne(outputs) };
+}
+
+/** The parts one after another: without copying, where they are the whole of one buffer already. */
+function asOne(parts: readonly Float32Array[]): Float32Array {
+  const buffer = parts[0]?.buffer;
+  let bytes = 0;
+  let isWhole = buffer !== undefined;
+  for (const part of parts) {
+    isWhole &&= part.buffer === buffer && part.byteOffset === bytes;
+    bytes += part.byteLength;
+  }
+  if (buffer && isWhole && buffer.byteLength === bytes) return new Float32Array(buffer);
+  const joined = new Float32Array(bytes / 4);
+  let offset = 0;
+  for (const part of parts) {
+    joined.set(part, offset);
+    offset += part.length;
+  }
+  return joined;
 }
 
 /** Their outputs are views. */

@@ -14,7 +14,7 @@ export interface DecodeCache {
   take(): number;
   free(slot: number): void;
   /** [slots, KV, capacity, headWidth] of every layer, by the graph's names; the range lies in one slab. */
-  views(firstSlot: number, slots: number): Record<string, Float32Array>;
+  views(firstSlot: number, slots: number): Readonly<Record<string, Float32Array>>;
   /** Buffers for the new rows of a run, by the graph's names: [sequences, KV, newTokens, headWidth] each. */
   freshRows(sequences: number, newTokens: number): Record<string, Float32Array>;
   /** Copies `count` new rows of one sequence of a run behind what its slot holds. */
@@ -34,6 +34,13 @@ interface CacheOptions {
   readonly capacity: number;
   readonly slots: number;
   readonly width: number;
+}
+
+interface Slab {
+  /** Of every layer, by the graph's names. */
+  readonly arrays: Readonly<Record<string, Float32Array>>;
+  /** Views that were asked for: the same again, so that the engine knows them. */
+  readonly ranges: Map<number, Readonly<Record<string, Float32Array>>>;
 }
 
 /** Bytes of one session's keys and values at this stage. */
@@ -58,18 +65,25 @@ export function createDecodeCache({ config, stage, capacity, slots, width }: Cac
     [pastKey, newKey] as const,
     [pastValue, newValue] as const,
   ]);
-  const slabs = new Map<number, Record<string, Float32Array>>();
+  const slabs = new Map<number, Slab>();
   const taken = new Set<number>();
   const slabOf = (slot: number) => must(slabs.get(Math.floor(slot / width)), 'slab of a taken slot');
   const views = (firstSlot: number, count: number) => {
-    const offset = (firstSlot % width) * stride;
-    assert((firstSlot % width) + count <= width, 'a run over two slabs');
-    return Object.fromEntries(
-      Object.entries(slabOf(firstSlot)).map(([name, slab]) => [
-        name,
-        slab.subarray(offset, offset + count * stride),
-      ]),
-    );
+    const first = firstSlot % width;
+    assert(first + count <= width, 'a run over two slabs');
+    const { arrays, ranges } = slabOf(firstSlot);
+    const key = first * (width + 1) + count;
+    let range = ranges.get(key);
+    if (!range) {
+      range = Object.fromEntries(
+        Object.entries(arrays).map(([name, array]) => [
+          name,
+          array.subarray(first * stride, (first + count) * stride),
+        ]),
+      );
+      ranges.set(key, range);
+    }
+    return range;
   };
   return {
     width,
@@ -80,7 +94,10 @@ export function createDecodeCache({ config, stage, capacity, slots, width }: Cac
       taken.add(slot);
       const index = Math.floor(slot / width);
       if (!slabs.has(index))
-        slabs.set(index, Object.fromEntries(pairs.map(([past]) => [past, new Float32Array(width * stride)])));
+        slabs.set(index, {
+          arrays: Object.fromEntries(pairs.map(([past]) => [past, new Float32Array(width * stride)])),
+          ranges: new Map(),
+        });
       // Hidden columns count zero times what they hold, which must therefore be finite.
       else for (const view of Object.values(views(slot, 1))) view.fill(0);
       return slot;
@@ -100,10 +117,10 @@ export function createDecodeCache({ config, stage, capacity, slots, width }: Cac
       ),
     store({ fresh, sequence, newTokens, slot, position, count }) {
       const { kvHeads, headWidth } = config;
-      const slab = slabOf(slot);
+      const { arrays } = slabOf(slot);
       for (const [past, name] of pairs) {
         const rows = must(fresh[name], name);
-        const cache = must(slab[past], past);
+        const cache = must(arrays[past], past);
         for (let head = 0; head < kvHeads; head++) {
           const from = (sequence * kvHeads + head) * newTokens * headWidth;
           const to = (slot % width) * stride + (head * capacity + position) * headWidth;

@@ -19,3 +19,8 @@ export interface DecodeResult {
   readonly output: Float32Array;
   readonly shape: DecodeShape;
 }
+
+export function allFinite(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false;
+  return true;
+}

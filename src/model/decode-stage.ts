@@ -9,7 +9,7 @@ import type { Engine, Program } from '../tensor/engine.ts';
 import type { TensorData } from '../tensor/graph.ts';
 import type { ModelConfig } from './config.ts';
 import { createDecodeCache, type DecodeCache, sessionCacheBytes, slotsOf } from './decode-cache.ts';
-import { chunkTokens, type DecodeCall, type DecodeResult } from './decode-call.ts';
+import { allFinite, chunkTokens, type DecodeCall, type DecodeResult } from './decode-call.ts';
 import { buildDecodeGraph, maskedScore } from './decode-graph.ts';
 import { type DecodeShape, type PlannedRun, planCalls, sequencesOf } from './decode-plan.ts';
 import type { StageSpec } from './parameters.ts';
@@ -178,7 +178,7 @@ function checkEntry(entry: Int32Array | Float32Array, vocabulary: number): Rejec
     const wrong = entry.find((token) => token < 0 || token >= vocabulary);
     return wrong === undefined ? undefined : reject('bad-token', `token ${wrong} of ${vocabulary}`);
   }
-  return entry.every(Number.isFinite) ? undefined : reject('not-finite');
+  return allFinite(entry) ? undefined : reject('not-finite');
 }
 
 /** One compiled decode graph with the buffers of its calls. */
@@ -246,13 +246,21 @@ async function runPlanned(
   }
   if (stage.head) feeds.last = shaped.last;
   await shaped.program.run(feeds, { ...fresh, [stage.head ? 'logits' : 'y']: output });
-  return calls.map(({ session, count }) => {
+  for (const { session, count } of calls) {
     const sequence = session.slot - firstSlot;
     context.cache.store({ fresh, sequence, newTokens, slot: session.slot, position: session.length, count });
     session.length += count;
-    if (stage.head) return output.slice(sequence * config.vocabulary, (sequence + 1) * config.vocabulary);
-    const start = sequence * newTokens * config.width;
-    return output.slice(start, start + count * config.width);
+  }
+  const perSequence = stage.head ? config.vocabulary : newTokens * config.width;
+  const lengths = calls.map(({ count }) => (stage.head ? config.vocabulary : count * config.width));
+  // One array for all, in their order: as it stands, it is what goes to another thread.
+  const outputs = new Float32Array(lengths.reduce((sum, length) => sum + length, 0));
+  let end = 0;
+  return calls.map(({ session }, i) => {
+    const start = (session.slot - firstSlot) * perSequence;
+    outputs.set(output.subarray(start, start + lengths[i]!), end);
+    end += lengths[i]!;
+    return outputs.subarray(end - lengths[i]!, end);
   });
 }
 

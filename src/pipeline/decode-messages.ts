@@ -3,10 +3,9 @@
  * logits travel as f32, because a continuation must not depend on how often it was computed. It knows no peers.
  */
 import { z } from 'zod';
-import type { DecodeCall, DecodeResult } from '../model/decode-call.ts';
+import { allFinite, type DecodeCall, type DecodeResult } from '../model/decode-call.ts';
 import type { OpenedSession } from '../model/decode-host.ts';
-import type { DecodeShape } from '../model/decode-plan.ts';
-import { decodeShapes } from '../model/decode-plan.ts';
+import { type DecodeShape, decodeShapes } from '../model/decode-plan.ts';
 import { bytesOf, fromHex, toHex } from '../std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
@@ -37,18 +36,24 @@ export type DecodeRequest =
   | { readonly kind: 'run'; readonly stage: number; readonly calls: readonly WireCall[] }
   | { readonly kind: 'close'; readonly stage: number; readonly sessions: readonly string[] };
 
+const stageMax = 4095;
+
+function isWhole(value: unknown, max: number): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= max;
+}
+
+function isShape(value: unknown): value is DecodeShape {
+  return (decodeShapes as readonly unknown[]).includes(value);
+}
+
+function isSessionId(value: unknown): value is Uint8Array {
+  return value instanceof Uint8Array && value.length === sessionIdBytes;
+}
+
 const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const stage = whole.max(4095);
-const session = z.instanceof(Uint8Array).refine((bytes) => bytes.length === sessionIdBytes);
+const stage = whole.max(stageMax);
+const session = z.instanceof(Uint8Array).refine(isSessionId);
 const openSchema = z.tuple([z.literal('open'), stage, session, whole.nullable()]);
-const callSchema = z.tuple([
-  session,
-  whole,
-  z.enum(decodeShapes).nullable(),
-  z.boolean(),
-  z.instanceof(Uint8Array),
-]);
-const runSchema = z.tuple([z.literal('run'), stage, z.array(callSchema).min(1).max(callsMax)]);
 const closeSchema = z.tuple([z.literal('close'), stage, z.array(session).min(1).max(callsMax)]);
 
 export function encodeDecodeRequest(request: DecodeRequest): Uint8Array {
@@ -71,25 +76,41 @@ export interface EntryKind {
 export function decodeDecodeRequest(message: Uint8Array, kind: EntryKind): Outcome<DecodeRequest> {
   const decoded = decodeCanonical(message, decodeBytesMax);
   if (!decoded.ok) return decoded;
-  const open = openSchema.safeParse(decoded.value);
+  const { value } = decoded;
+  if (Array.isArray(value) && value[0] === 'run') return readRun(value, kind);
+  const open = openSchema.safeParse(value);
   if (open.success) {
     const [, stage, id, round] = open.data;
     return accept({ kind: 'open', stage, session: toHex(id), ...(round !== null && { round }) });
   }
-  const close = closeSchema.safeParse(decoded.value);
-  if (close.success)
-    return accept({ kind: 'close', stage: close.data[1], sessions: close.data[2].map(toHex) });
-  const run = runSchema.safeParse(decoded.value);
-  if (!run.success) return reject('malformed');
-  const positionBytes = kind.embedding ? 4 : 4 * kind.width;
+  const close = closeSchema.safeParse(value);
+  if (!close.success) return reject('malformed');
+  return accept({ kind: 'close', stage: close.data[1], sessions: close.data[2].map(toHex) });
+}
+
+/** By hand, as the results below: a schema takes longer for what every token brings than a small stage computes. */
+function readRun(value: readonly unknown[], { embedding, width }: EntryKind): Outcome<DecodeRequest> {
+  const [, stage, list] = value;
+  if (value.length !== 3 || !isWhole(stage, stageMax) || !Array.isArray(list)) return reject('malformed');
+  if (list.length < 1 || list.length > callsMax) return reject('malformed');
+  const positionBytes = embedding ? 4 : 4 * width;
   const calls: WireCall[] = [];
-  for (const [id, position, shape, wanted, bytes] of run.data[2]) {
+  for (const call of list as readonly unknown[]) {
+    if (!Array.isArray(call) || call.length !== 5) return reject('malformed');
+    const [id, position, shape, wanted, bytes] = call as readonly unknown[];
+    const isSound =
+      isSessionId(id) &&
+      isWhole(position, Number.MAX_SAFE_INTEGER) &&
+      (shape === null || isShape(shape)) &&
+      typeof wanted === 'boolean' &&
+      bytes instanceof Uint8Array;
+    if (!isSound) return reject('malformed');
     if (bytes.length === 0 || bytes.length % positionBytes !== 0)
       return reject('wrong-shape', `${bytes.length} bytes of entries`);
-    const entry = kind.embedding ? new Int32Array(copyOf(bytes)) : new Float32Array(copyOf(bytes));
-    calls.push({ session: toHex(id), position, ...(shape && { shape }), wanted, entry });
+    const entry = embedding ? new Int32Array(copyOf(bytes)) : new Float32Array(copyOf(bytes));
+    calls.push({ session: toHex(id), position, ...(shape !== null && { shape }), wanted, entry });
   }
-  return accept({ kind: 'run', stage: run.data[1], calls });
+  return accept({ kind: 'run', stage, calls });
 }
 
 /** Bytes of a message may start at any address; views of numbers may not. */
@@ -112,6 +133,9 @@ export function decodeOpened(message: Uint8Array): Outcome<OpenedSession> {
   return accept({ round, engineClass, capacity });
 }
 
+const codePattern = /^[a-z][a-z-]{0,39}$/;
+const detailLengthMax = 200;
+
 /** `wanted` says for each outcome whether its output goes along. */
 export function encodeResults(
   outcomes: readonly Outcome<DecodeResult>[],
@@ -119,17 +143,12 @@ export function encodeResults(
 ): Uint8Array {
   return encodeCanonical(
     outcomes.map((outcome, i): Canonical => {
-      if (!outcome.ok) return [outcome.code, outcome.detail.slice(0, 200)];
+      if (!outcome.ok) return [outcome.code, outcome.detail.slice(0, detailLengthMax)];
       const { shape, output } = outcome.value;
       return [shape, wanted[i] ? bytesOf(output) : new Uint8Array(0)];
     }),
   );
 }
-
-const resultSchema = z.union([
-  z.tuple([z.enum(decodeShapes), z.instanceof(Uint8Array)]),
-  z.tuple([z.string().regex(/^[a-z][a-z-]{0,39}$/), z.string().max(200)]),
-]);
 
 /** Elements of an answer's output: 0 where none is wanted. `malformed` for an answer that does not fit its request. */
 export function decodeResults(
@@ -138,18 +157,23 @@ export function decodeResults(
 ): Outcome<readonly Outcome<DecodeResult>[]> {
   const decoded = decodeCanonical(message, decodeBytesMax);
   if (!decoded.ok) return decoded;
-  const parsed = z.array(resultSchema).length(lengths.length).safeParse(decoded.value);
-  if (!parsed.success) return reject('malformed');
+  const { value } = decoded;
+  if (!Array.isArray(value) || value.length !== lengths.length) return reject('malformed');
   const outcomes: Outcome<DecodeResult>[] = [];
-  for (const [i, [code, content]] of parsed.data.entries()) {
+  for (const [i, result] of (value as readonly unknown[]).entries()) {
+    if (!Array.isArray(result) || result.length !== 2) return reject('malformed');
+    const [code, content] = result as readonly unknown[];
+    if (typeof code !== 'string') return reject('malformed');
     if (typeof content === 'string') {
+      if (!codePattern.test(code) || content.length > detailLengthMax) return reject('malformed');
       outcomes.push(reject(code, content));
       continue;
     }
+    if (!isShape(code) || !(content instanceof Uint8Array)) return reject('malformed');
     if (content.length !== 4 * lengths[i]!) return reject('malformed', `${content.length} bytes of output`);
     const output = new Float32Array(copyOf(content));
-    if (!output.every(Number.isFinite)) return reject('not-finite');
-    outcomes.push(accept({ shape: code as DecodeShape, output }));
+    if (!allFinite(output)) return reject('not-finite');
+    outcomes.push(accept({ shape: code, output }));
   }
   return accept(outcomes);
 }
