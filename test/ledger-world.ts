@@ -12,7 +12,7 @@ import { accountOf, chainOf, moneyInAll } from '../src/ledger/money.ts';
 import { defaultLedgerPolicy, type LedgerPolicy } from '../src/ledger/policy.ts';
 import type { BlockContext, LedgerConstants, TransactionRule } from '../src/ledger/rules.ts';
 import { commit, createDraft, type LedgerState } from '../src/ledger/state.ts';
-import { signTransaction, type Transaction } from '../src/ledger/transaction.ts';
+import { rememberingVerifier, signTransaction, type Transaction } from '../src/ledger/transaction.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
 import type { Outcome } from '../src/std/outcome.ts';
@@ -56,6 +56,10 @@ export interface LedgerWorld {
   checkSupply(): void;
 }
 
+/** Making a chain takes some milliseconds, and all worlds have the same founders. */
+const beacons = new Map<string, OwnBeacon>();
+const verify = rememberingVerifier(10_000);
+
 export const worldStartMs = 1_800_000_000_000;
 
 export function ledgerWorld(
@@ -73,7 +77,6 @@ export function ledgerWorld(
     founders.map(({ publicKey }, i) => ({ publicKey, weight: 1, stage: i % stages })),
     constants,
   );
-  const beacons = new Map<string, OwnBeacon>();
   let nonce = 0;
   const turn = (): KeyPair => {
     const voters = new Set(chainOf(state).voters.map(([nodeId]) => nodeId));
@@ -110,7 +113,7 @@ export function ledgerWorld(
       };
     },
     take: (block) => {
-      const applied = apply(state, block, constants);
+      const applied = apply(state, block, constants, verify);
       if (applied.ok) commit(state, applied.value.changes);
       return applied;
     },
