@@ -12,7 +12,6 @@ import { initialParameter } from '../src/model/initialize.ts';
 import { parameterList, wholeModel } from '../src/model/parameters.ts';
 import { cutStages } from '../src/model/stage-cut.ts';
 import { buildForwardGraph } from '../src/model/stage-graph.ts';
-import { decodeProtocol } from '../src/net/protocol.ts';
 import type { Transport } from '../src/net/transport.ts';
 import {
   createDecodeClient,
@@ -20,7 +19,7 @@ import {
   type DecodeFailover,
   type DecodeSession,
 } from '../src/pipeline/decode-client.ts';
-import { encodeDecodeRequest } from '../src/pipeline/decode-messages.ts';
+import { encodeDecodeRequest, encodeResults } from '../src/pipeline/decode-messages.ts';
 import { createDecodeService, type DecodeService } from '../src/pipeline/decode-service.ts';
 import { createLinkWatch } from '../src/pipeline/link-watch.ts';
 import { createRouter } from '../src/pipeline/routing.ts';
@@ -29,8 +28,11 @@ import { startCompute } from '../src/platform/nodejs/compute-host.ts';
 import { createNativeEngine } from '../src/platform/nodejs/onnx-native.ts';
 import { systemRandom } from '../src/platform/nodejs/random.ts';
 import { utf8 } from '../src/std/bytes.ts';
+import { accept } from '../src/std/outcome.ts';
 import type { TensorData } from '../src/tensor/graph.ts';
 import {
+  echoProtocol,
+  echoRequest,
   replicaSettings,
   type StageProcess,
   startStageProcess,
@@ -57,6 +59,7 @@ const [stages, sessions, repeats, threads] = [
   values.threads,
 ].map(Number) as [number, number, number, number];
 const promptLength = 16;
+const warmUpTexts = 4;
 const tokens = Math.min(Number(values.tokens), config.context - promptLength - 1);
 
 interface Place {
@@ -106,15 +109,15 @@ interface Written {
 async function write(
   session: DecodeSession,
   first: Float32Array,
-  each = (_made: number) => {},
+  each: (made: number) => void | Promise<void> = () => {},
 ): Promise<Written> {
   const made: number[] = [];
   const gapsMs: number[] = [];
   let logits = first;
   while (made.length < tokens) {
+    await each(made.length);
     const startedMs = performance.now();
     made.push(argmax(logits));
-    each(made.length);
     logits = await session.append(Int32Array.of(made.at(-1)!));
     gapsMs.push(performance.now() - startedMs);
   }
@@ -195,20 +198,37 @@ async function compileForwards(model: ModelConfig) {
   };
 }
 
-/** One request to each stage in turn, as large as a token's and refused at once: what the transport takes of every token. */
-async function roundTripsMs(transport: Transport, processes: readonly StageProcess[]): Promise<number> {
+/**
+ * What the transport takes of a token: one request to each stage in turn, request and answer as large as the token's, over
+ * a protocol that only answers. A process that has slept answers later than one that was just asked. So a token is written
+ * between any two rounds (each process has slept as long as for a token), and for comparison there are rounds in a row.
+ */
+async function roundTripsMs({ client }: Place, transport: Transport, processes: readonly StageProcess[]) {
   const requests = processes.map(({ nodeId, stage }) => {
     const entry = stage === 0 ? Int32Array.of(1) : new Float32Array(config.width);
-    const call = { session: '00'.repeat(16), position: 0, entry, wanted: true };
-    return { nodeId, message: encodeDecodeRequest({ kind: 'run', stage, calls: [call] }) };
+    const call = { session: '00'.repeat(16), position: promptLength, entry, wanted: true };
+    const output = new Float32Array(stage === stages - 1 ? config.vocabulary : config.width);
+    const request = encodeDecodeRequest({ kind: 'run', stage, calls: [call] });
+    const answer = encodeResults([accept({ shape: '1x1', output })], [true]);
+    return { nodeId, message: echoRequest(request.length, answer.length) };
   });
-  const times: number[] = [];
-  for (let i = 0; i < tokens; i++) {
+  const round = async () => {
     const startedMs = performance.now();
-    for (const { nodeId, message } of requests) await transport.request(nodeId, decodeProtocol, message);
-    times.push(performance.now() - startedMs);
-  }
-  return median(times);
+    for (const { nodeId, message } of requests) {
+      const answer = await transport.request(nodeId, echoProtocol, message);
+      if (!answer.ok) throw new Error(answer.code);
+    }
+    return performance.now() - startedMs;
+  };
+  const between: number[] = [];
+  const inARow: number[] = [];
+  const session = await client.open();
+  await write(session, await session.append(promptOf(0)), async () => {
+    between.push(await round());
+  });
+  await session.close();
+  for (let i = 0; i < tokens; i++) inARow.push(await round());
+  return { between: median(between), inARow: median(inARow) };
 }
 
 async function measureFailover(
@@ -261,13 +281,17 @@ async function main(): Promise<void> {
   const one: number[] = [];
   const through: number[] = [];
   const trips: number[] = [];
+  const tripsInARow: number[] = [];
   const many: { tokensPerSecond: number; slowestToFastest: number }[] = [];
   const withCaches: number[] = [];
   const withoutCaches: number[] = [];
   let identical = true;
-  await writeOne(local);
-  await writeOne(remote);
-  await writeMany(local);
+  // A node that has served for a while is what is measured: the first texts run before their code is compiled.
+  for (let text = 0; text < warmUpTexts; text++) {
+    await writeOne(local);
+    await writeOne(remote);
+    await writeMany(local);
+  }
   // Interleaved, so that what else the machine does meets all alike.
   for (let repeat = 0; repeat < repeats; repeat++) {
     const alone = await writeOne(local);
@@ -275,11 +299,14 @@ async function main(): Promise<void> {
     identical &&= alone.tokens.every((token, i) => token === staged.tokens[i]);
     one.push(median(alone.gapsMs));
     through.push(median(staged.gapsMs));
-    trips.push(await roundTripsMs(transport, singles));
+    const { between, inARow } = await roundTripsMs(remote, transport, singles);
+    trips.push(between);
+    tripsInARow.push(inARow);
     withCaches.push(await forwards.withCaches());
     many.push(await writeMany(local));
     withoutCaches.push(await forwards.withoutCaches());
   }
+  const overheads = through.map((ms, i) => (ms - trips[i]!) / one[i]!);
   const results = {
     preset: values.preset,
     stages,
@@ -289,8 +316,10 @@ async function main(): Promise<void> {
     onePerTokenMs: round(median(one)),
     stagesPerTokenMs: round(median(through)),
     roundTripsMs: round(median(trips)),
-    /** Time through the stages without the transport's round trips, against one process. */
-    stagesOverhead: round((median(through) - median(trips)) / median(one)),
+    roundTripsInARowMs: round(median(tripsInARow)),
+    /** Time through the stages without the transport's round trips, against one process; of each repeat. */
+    stagesOverhead: round(median(overheads)),
+    leastStagesOverhead: round(Math.min(...overheads)),
     identical,
     singleTokensPerSecond: round(1000 / median(one)),
     sessionsTokensPerSecond: round(median(many.map(({ tokensPerSecond }) => tokensPerSecond))),

@@ -8,11 +8,22 @@ import { fileURLToPath } from 'node:url';
 import type { ReplicaSettings } from '../../src/diloco/local-replica.ts';
 import { generateKeyPair } from '../../src/identity/keys.ts';
 import type { ModelConfig } from '../../src/model/config.ts';
+import { decodeProtocol, type Protocol } from '../../src/net/protocol.ts';
 import { serveDecode } from '../../src/pipeline/decode-server.ts';
 import { createDecodeService } from '../../src/pipeline/decode-service.ts';
 import { systemClock } from '../../src/platform/nodejs/clock.ts';
 import { startCompute } from '../../src/platform/nodejs/compute-host.ts';
 import { createLibp2pTransport, type Libp2pTransport } from '../../src/platform/nodejs/libp2p-host.ts';
+import { accept } from '../../src/std/outcome.ts';
+
+/** Answers with as many bytes as the request's first four say: what the transport alone takes. */
+export const echoProtocol: Protocol = { ...decodeProtocol, id: '/neuroshard/bench-echo/1' };
+
+export function echoRequest(requestBytes: number, answerBytes: number): Uint8Array {
+  const request = new Uint8Array(Math.max(4, requestBytes));
+  new DataView(request.buffer).setUint32(0, answerBytes);
+  return request;
+}
 
 export interface StageProcess {
   readonly child: ChildProcess;
@@ -74,6 +85,9 @@ async function serve(order: StageOrder): Promise<void> {
   const positionLength = entries.embedding ? 1 : entries.width;
   const service = createDecodeService({ host: replica, clock, positionLength });
   serveDecode({ service, stage: order.stage, entries, transport, clock });
+  transport.handle(echoProtocol, async (_from, request) =>
+    accept(new Uint8Array(new DataView(request.buffer, request.byteOffset).getUint32(0))),
+  );
   process.on('disconnect', () => process.exit());
   process.send?.({ nodeId: transport.self, address: transport.addresses()[0] });
 }
