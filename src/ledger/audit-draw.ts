@@ -43,10 +43,12 @@ export function drawAudits(
   const free = ordered.filter((candidate) => !isCertain(candidate));
   const freeSlots = slots - Math.min(certain.length, Math.floor(slots / 2));
   const affordable = free.length === 0 ? rate : Math.min(rate, Math.floor((1000 * freeSlots) / free.length));
-  const isDrawn = ([key]: Candidate) =>
-    uniformBelow(seededRandom(drawSeed('audit', seed, key, 0)), 1000) < affordable;
-  const drawn = free.filter(isDrawn);
-  const passed = free.filter((candidate) => !isDrawn(candidate));
+  const drawn: Candidate[] = [];
+  const passed: Candidate[] = [];
+  for (const candidate of free) {
+    const random = seededRandom(drawSeed('audit', seed, candidate[0], 0));
+    (uniformBelow(random, 1000) < affordable ? drawn : passed).push(candidate);
+  }
   const queue = [...drawn.slice(0, freeSlots), ...certain, ...drawn.slice(freeSlots)];
   return { now: queue.slice(0, slots), later: queue.slice(slots), passed };
 }
