@@ -94,6 +94,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { training } = network;
   const stages = cutStages(network.model, training.stages).length;
   const shape = boundaryOf(network);
+  const members = new Set(network.members.map(({ nodeId }) => nodeId));
   const counters = { failovers: 0, lost: 0, starving: false, sent: 0, received: 0, tokens: 0 };
   const router = createRouter({ clock, random });
   const queue = createWorkQueue({ clock, depthMax: queueDepthMax });
@@ -174,6 +175,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
           learningRate: rate,
           checkClaim: (request) => fraud.check(request),
           isConvicted: (node) => fraud.isConvicted(node),
+          isMember: (node) => members.has(node),
           onStep: (step) => {
             tellLost(step);
             options.onServed(step);

@@ -21,6 +21,7 @@ import {
   type TrainRequest,
 } from './messages.ts';
 import type { NormGuard } from './norm-guard.ts';
+import { type PathUse, pathToYield } from './path-shares.ts';
 import { decodeRows } from './row-codec.ts';
 import { rootMeanSquare } from './row-norm.ts';
 import {
@@ -49,6 +50,8 @@ export interface StageServerOptions {
   readonly checkClaim: (request: TrainRequest) => Promise<Outcome<NodeId>>;
   /** Drivers that nobody works for any more, whatever they ask; none where it is not given. */
   readonly isConvicted?: (node: NodeId) => boolean;
+  /** Members' Drivers come first where there is no room for all; nobody is one where it is not given. */
+  readonly isMember?: (node: NodeId) => boolean;
   /** A step was taken for a Driver. */
   readonly onStep: (step: StepTaken) => void;
 }
@@ -63,12 +66,20 @@ export interface StageServer {
   close(): void;
 }
 
-/** Callers and Drivers served at a time. */
-const pathsMax = 8;
+/** Pairs of caller and Driver served at a time; how they share the places: `path-shares.ts`. */
+export const pathsMax = 8;
+
+interface ServedPath extends PathUse {
+  readonly path: Path;
+  heardMs: number;
+  takenMs: number;
+}
 
 interface Serving {
   readonly options: StageServerOptions;
-  readonly paths: Map<string, Path>;
+  readonly paths: Map<string, ServedPath>;
+  /** Paths whose sums are being given back. */
+  ending: number;
   /** By caller; forgotten with the round. */
   readonly turns: Map<NodeId, ReturnType<typeof inTurn>>;
   readonly running: Map<string, { readonly cancel: () => void; readonly done: Promise<unknown> }>;
@@ -80,6 +91,7 @@ export function serveStage(options: StageServerOptions): StageServer {
   const serving: Serving = {
     options,
     paths: new Map(),
+    ending: 0,
     turns: new Map(),
     running: new Map(),
     drivers: new Map(),
@@ -100,14 +112,8 @@ export function serveStage(options: StageServerOptions): StageServer {
     },
     drop: async (driver) => {
       serving.drivers.delete(driver);
-      const paths = [...serving.paths.values()].filter((path) => path.driver === driver);
-      for (const { name } of paths) {
-        serving.paths.delete(name);
-        const running = [...serving.running].filter(([one]) => one.startsWith(`${name}/`));
-        for (const [, { cancel }] of running) cancel();
-        await Promise.all(running.map(([, { done }]) => done));
-        await options.node.compute.discard({ path: name });
-      }
+      const served = [...serving.paths.values()].filter(({ path }) => path.driver === driver);
+      for (const { path } of served) await endPath(serving, path.name);
     },
     drivers: () => serving.drivers,
     close: () => {
@@ -115,6 +121,21 @@ export function serveStage(options: StageServerOptions): StageServer {
       for (const { cancel } of serving.running.values()) cancel();
     },
   };
+}
+
+/** Its place is free once its sum is: until then it counts as `ending`. */
+async function endPath(serving: Serving, name: string): Promise<void> {
+  const { options, paths, running } = serving;
+  paths.delete(name);
+  serving.ending += 1;
+  try {
+    const atWork = [...running].filter(([one]) => one.startsWith(`${name}/`));
+    for (const [, { cancel }] of atWork) cancel();
+    await Promise.all(atWork.map(([, { done }]) => done));
+    await options.node.compute.discard({ path: name });
+  } finally {
+    serving.ending -= 1;
+  }
 }
 
 interface Call {
@@ -155,14 +176,21 @@ async function train(serving: Serving, call: Call): Promise<Outcome<Uint8Array>>
   const { path, microbatch } = begun.value;
   const { index } = microbatch;
   const result = await superseding(serving, `${path.name}/${index}`, call.signal, async (signal) => {
+    // It gave way to another while its microbatch was waiting for its turn.
+    if (!isServed(serving, path)) return reject('busy');
     await node.compute.discard({ path: path.name, ids: [String(index)] });
     return runMicrobatch(node, path, microbatch, signal, call.moved);
   });
-  if (!result.ok) return result;
+  // Put out in the middle: the caller may try again, here too.
+  if (!result.ok) return call.signal.aborted || isServed(serving, path) ? result : reject('busy');
   const { loss, inputGradient } = result.value;
   return inputGradient
     ? accept(encodeTrainAnswer({ loss, gradient: inputGradient }, shape.codec))
     : reject('wrong-stage');
+}
+
+function isServed({ paths }: Serving, path: Path): boolean {
+  return paths.get(path.name)?.path === path;
 }
 
 function turnOf({ turns }: Serving, caller: NodeId): ReturnType<typeof inTurn> {
@@ -184,7 +212,7 @@ async function begin(serving: Serving, from: NodeId, request: TrainRequest): Pro
   const rows = decodeRows(request.rows, shape.codec, shape.tokens * shape.width);
   if (!rows.ok) return blame(transport, from, rows);
   // Who was away, or used another replica, comes back with weights that have moved on.
-  const known = serving.paths.get(`${from}/${driver.value}`);
+  const known = serving.paths.get(`${from}/${driver.value}`)?.path;
   if (!known || request.step > known.step + 1) guard.reset();
   // Refused, and nobody is to blame: honest training has such leaps, too.
   const normal = guard.check(rootMeanSquare(rows.value));
@@ -212,20 +240,43 @@ async function pathFor(
   driver: NodeId,
   { round, step }: StepPlace,
 ): Promise<Outcome<Path>> {
-  const { node, clock } = serving.options;
+  const { node, clock, isMember } = serving.options;
   const name = `${from}/${driver}`;
-  const known = serving.paths.get(name);
-  const heard = serving.drivers.get(driver);
-  serving.drivers.set(driver, { step: heard?.step ?? -1, heardMs: clock.nowMs() });
+  const served = serving.paths.get(name);
+  const known = served?.path;
   // A Driver that was started again may have lost a step that counts here: not twice.
-  if (known && known.round === round && (known.step > step || (known.step === step && known.taken)))
-    return reject('stale-step');
+  const isStale = known?.round === round && (known.step > step || (known.step === step && known.taken));
+  const use = { caller: from, isMember: isMember?.(driver) ?? false };
+  while (!served && serving.paths.size + serving.ending >= pathsMax) {
+    const ended = endOne(serving, use);
+    if (!ended) return reject('busy');
+    await ended;
+  }
+  const heardMs = clock.nowMs();
+  if (served) served.heardMs = heardMs;
+  serving.drivers.set(driver, { step: serving.drivers.get(driver)?.step ?? -1, heardMs });
+  if (isStale) return reject('stale-step');
   if (known?.round === round && known.step === step) return accept(known);
-  if (!known && serving.paths.size >= pathsMax) return reject('busy');
-  const opened = openPath(node, { name, driver, round, step }, known);
-  serving.paths.set(name, opened);
+  const path = openPath(node, { name, driver, round, step }, known);
+  const takenMs = served?.takenMs ?? Number.NEGATIVE_INFINITY;
+  serving.paths.set(name, { ...use, path, heardMs, takenMs });
   if (known) await node.compute.discard({ path: name });
-  return accept(opened);
+  return accept(path);
+}
+
+/**
+ * Ends the path that gives way to a new one; undefined when none does. What was summed on it is lost, and its caller may
+ * ask again like anyone.
+ */
+function endOne(serving: Serving, wanted: Pick<PathUse, 'caller' | 'isMember'>): Promise<void> | undefined {
+  const { paths, running, drivers, options } = serving;
+  const nowMs = options.clock.nowMs();
+  const atWork = new Set([...running.keys()].map((one) => one.slice(0, one.lastIndexOf('/'))));
+  const uses = [...paths].map(([name, one]) => (atWork.has(name) ? { ...one, heardMs: nowMs } : one));
+  const yielding = pathToYield(uses, wanted, nowMs)?.path;
+  // Who never took a step holds nothing up any more.
+  if (yielding && drivers.get(yielding.driver)?.step === -1) drivers.delete(yielding.driver);
+  return yielding && endPath(serving, yielding.name);
 }
 
 /** Runs a microbatch under its name; one that comes again (its caller gave up, and came back) replaces the first. */
@@ -261,8 +312,10 @@ async function step(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> 
   const admitted = admit(serving, request);
   if (!admitted.ok) return admitted;
   if (serving.options.isConvicted?.(request.driver)) return reject('convicted');
-  const path = serving.paths.get(`${call.from}/${request.driver}`);
+  const served = serving.paths.get(`${call.from}/${request.driver}`);
+  const path = served?.path;
   if (path?.round !== request.round || path.step !== request.step) return reject('unknown-path');
+  if (served) served.heardMs = serving.options.clock.nowMs();
   return takePass(serving, path, request, call.signal);
 }
 
@@ -280,7 +333,10 @@ async function takePass(
   const { round, step, norm, driver } = request;
   const applied = await applyStep(node, path, { norm, learningRate: learningRate(round, step) }, signal);
   if (!applied.ok) return applied;
-  serving.drivers.set(driver, { step, heardMs: clock.nowMs() });
+  const takenMs = clock.nowMs();
+  serving.drivers.set(driver, { step, heardMs: takenMs });
+  const served = serving.paths.get(path.name);
+  if (served?.path === path) served.takenMs = takenMs;
   onStep(applied.value);
   return accept(new Uint8Array(0));
 }
