@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type AuditOptions, type AuditRules, auditInterval } from '../src/audit/audit-interval.ts';
-import type { TrainingClaim } from '../src/audit/claim.ts';
+import { recordedStates, type TrainingClaim } from '../src/audit/claim.ts';
 import {
   createEvidenceShelf,
   fetchEvidence,
@@ -22,6 +22,7 @@ import { batchOf } from '../src/genesis/sampler.ts';
 import type { Transport } from '../src/net/transport.ts';
 import { learningRate } from '../src/optim/schedule.ts';
 import type { Batch } from '../src/optim/stage-trainer.ts';
+import { toHex } from '../src/std/bytes.ts';
 import { createInterpreter } from '../src/tensor/interpreter.ts';
 import { countedDataset } from './counted-dataset.ts';
 import { tinyReplica, tinySettings } from './tiny-replica.ts';
@@ -86,7 +87,7 @@ export function createProver({ nodeId, replica, rules, dataset }: ProverOptions)
       const contributions = listed ? [{ nodeId, batches: steps, blob }] : [];
       const closed = await replica.closeRound({ round, contributions, ownNodeId: nodeId });
       assert.ok(closed.ok, JSON.stringify(closed));
-      previous = { state: claim.states.at(-1)!, base: claim.base, listed };
+      previous = { round, state: claim.states.at(-1)!, base: claim.base, listed };
       return claim;
     },
   };
@@ -107,19 +108,24 @@ export function createProver({ nodeId, replica, rules, dataset }: ProverOptions)
 
 function claimOf(
   record: RoundRecord,
-  made: Pick<TrainingClaim, 'nodeId' | 'steps' | 'contribution' | 'previous'> & {
+  made: Pick<TrainingClaim, 'nodeId' | 'contribution' | 'previous'> & {
+    readonly steps: number;
     readonly rules: Omit<AuditRules, 'flatLength'>;
   },
 ): TrainingClaim {
-  const { rules, ...rest } = made;
-  const batches = made.steps * rules.microbatches;
+  const { rules, steps, ...rest } = made;
+  const batches = steps * rules.microbatches;
+  const recorded = recordedStates(record, 0, steps);
+  assert.ok(recorded);
   return {
     ...rest,
     round: record.round,
     base: record.base,
+    firstStep: 0,
+    endStep: steps,
     batches,
     tokens: batches * rules.batch * rules.sequence,
-    states: record.boundaries.map(({ hash }) => hash),
+    states: [recorded.before, ...recorded.states].map(toHex),
   };
 }
 

@@ -114,7 +114,7 @@ test('inflated counts are found out without any work', async () => {
   const forged: Partial<TrainingClaim>[] = [
     { tokens: claim.tokens + 1 },
     { batches: claim.batches + 1 },
-    { steps: claim.steps - 1 },
+    { endStep: claim.endStep - 1 },
     { states: claim.states.slice(1) },
     { round: 1 },
     { states: claim.states.with(1, claim.states[0]!) },
@@ -123,6 +123,20 @@ test('inflated counts are found out without any work', async () => {
     const found = await auditOne(prover, { ...claim, ...change }, first, executor);
     assert.equal(found.verdict, 'false');
     assert.equal(found.code, 'wrong-place', JSON.stringify(change));
+  }
+});
+
+test('a round may be claimed in parts, each going on where the one before ended', async () => {
+  const prover = await interpretedProver('honest');
+  const whole = await prover.round();
+  const half = { batches: 2, tokens: whole.tokens / 2 };
+  const one = { ...whole, ...half, endStep: 2, states: whole.states.slice(0, 2), contribution: null };
+  const previous = { round: 0, state: whole.states[1]!, base: whole.base, listed: true };
+  const two = { ...whole, ...half, firstStep: 2, states: whole.states.slice(1), previous };
+  for (const claim of [one, two]) assert.equal((await auditOne(prover, claim, 0, executor)).code, 'valid');
+  for (const other of [null, { ...previous, round: 1 }, { ...previous, state: whole.states[0]! }]) {
+    const found = await auditOne(prover, { ...two, previous: other }, 0, executor);
+    assert.equal(found.code, 'broken-chain');
   }
 });
 

@@ -12,12 +12,13 @@ import {
 } from '../diloco/local-state.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
+import { intervalsOf } from '../ledger/proof.ts';
 import { learningRate, type ScheduleOptions } from '../optim/schedule.ts';
 import { assert, must } from '../std/assert.ts';
 import { equalBytes } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, type Rejection } from '../std/outcome.ts';
-import { intervalCount, intervalRange, type TrainingClaim, wantedStates } from './claim.ts';
+import { intervalRange, type TrainingClaim, wantedStates } from './claim.ts';
 import type { HeldState, WantedState } from './evidence.ts';
 import type { Finding, FindingCode, ReExecution, ReExecutor } from './re-execute.ts';
 
@@ -56,7 +57,7 @@ const nothing: HashHex = '0'.repeat(64);
 /** Rejects only with errors of this node's own: its dataset, its engine. */
 export async function auditInterval(options: AuditOptions): Promise<AuditVerdict> {
   const { claim, interval, rules, executor } = options;
-  const count = intervalCount(claim.steps, rules.intervalSteps);
+  const count = intervalsOf(claim, rules.intervalSteps);
   assert(interval >= 0 && interval < count, `no interval ${interval} of ${count}`);
   const malformed = checkForm(claim, rules);
   if (malformed) return isFalse(malformed);
@@ -98,12 +99,16 @@ const fault = (code: FindingCode, detail: string): Fault => ({ code, detail });
 
 /** What the ledger's own checks refuse, too: counts that do not go together. */
 function checkForm(claim: TrainingClaim, rules: AuditRules): Fault | undefined {
-  const { steps, states, batches, tokens } = claim;
+  const { firstStep, endStep, states, batches, tokens, previous } = claim;
   const { innerSteps, intervalSteps, microbatches, batch, sequence } = rules;
-  if (steps < 1 || steps > innerSteps) return fault('wrong-place', `${steps} steps of ${innerSteps}`);
-  if (states.length !== intervalCount(steps, intervalSteps) + 1)
+  const steps = endStep - firstStep;
+  if (firstStep < 0 || steps < 1 || endStep > innerSteps)
+    return fault('wrong-place', `steps ${firstStep} to ${endStep} of ${innerSteps}`);
+  if (states.length !== intervalsOf(claim, intervalSteps) + 1)
     return fault('wrong-place', `${states.length} states for ${steps} steps`);
   if (batches !== steps * microbatches) return fault('wrong-place', `${batches} batches in ${steps} steps`);
+  if (firstStep > 0 && (previous?.round !== claim.round || previous.state !== states[0]))
+    return fault('broken-chain', 'not where the proof before ended');
   if (tokens !== batches * batch * sequence)
     return fault('wrong-place', `${tokens} tokens in ${batches} batches`);
   return undefined;
@@ -140,7 +145,7 @@ function checkPlaces(
   { intervalSteps, flatLength }: AuditRules,
   { start, end }: Evidence,
 ): Fault | undefined {
-  const [from, to] = intervalRange(interval, claim.steps, intervalSteps);
+  const [from, to] = intervalRange(interval, claim, intervalSteps);
   const before = placeOf(start.index, flatLength);
   const after = placeOf(end.index, flatLength);
   if (!before || !after) return fault('wrong-place', 'not states of this model');
@@ -222,7 +227,7 @@ async function checkChain(
 async function reExecution(options: AuditOptions, evidence: Evidence): Promise<ReExecution> {
   const { claim, interval, rules } = options;
   const { start, end, feedback, contributionBase } = evidence;
-  const [from, to] = intervalRange(interval, claim.steps, rules.intervalSteps);
+  const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
   const steps: ReExecution['steps'][number][] = [];
   for (let step = from; step < to; step++) steps.push(await stepOf(options, step));
   return {

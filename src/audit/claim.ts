@@ -3,28 +3,33 @@
  * and from the ledger; nothing here is fetched or computed.
  */
 import type { LocalTensor } from '../diloco/local-state.ts';
+import type { RoundRecord } from '../diloco/recording.ts';
+import type { ProofBody } from '../ledger/proof.ts';
+import { fromHex, toHex } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { WantedState } from './evidence.ts';
 
-/** A round's work of one node that holds the whole model. */
+/** Steps of one round, claimed by a node that holds the whole model. */
 export interface TrainingClaim {
   readonly nodeId: string;
   readonly round: number;
   /** State hash of (w_r, v), from the ledger. */
   readonly base: HashHex;
-  /** Inner steps made. */
-  readonly steps: number;
+  /** Inner steps [firstStep, endStep) of the round. */
+  readonly firstStep: number;
+  readonly endStep: number;
   readonly batches: number;
   readonly tokens: number;
-  /** Local state hashes at step 0, every `intervalSteps` steps, and after the last: ⌈steps ÷ s⌉ + 1. */
+  /** Local state hashes at `firstStep`, after every `intervalSteps` steps, and after the last: intervals + 1. */
   readonly states: readonly HashHex[];
-  /** Blob hash of the contribution that this work became; null when it made none. */
+  /** Blob hash of the contribution that the round's work became, when it ends here; null otherwise. */
   readonly contribution: HashHex | null;
-  /** The node's proof before this one; null for its first, and when it began a new chain. */
+  /** The node's training proof before this one, as the ledger has it; null when this is its first. */
   readonly previous: PreviousClaim | null;
 }
 
 export interface PreviousClaim {
+  readonly round: number;
   /** Its last state. */
   readonly state: HashHex;
   /** State hash of (w, v) of its round. */
@@ -33,18 +38,46 @@ export interface PreviousClaim {
   readonly listed: boolean;
 }
 
-/** Intervals of a claim of so many steps. */
-export function intervalCount(steps: number, intervalSteps: number): number {
-  return Math.ceil(steps / intervalSteps);
+/** A proof's claim. What is not in the proof is the ledger's to say. */
+export function claimOfProof(nodeId: string, body: ProofBody, previous: PreviousClaim | null): TrainingClaim {
+  const { round, firstStep, endStep, batches, tokens, base, before, states, contribution } = body;
+  return {
+    nodeId,
+    round,
+    base: toHex(base),
+    firstStep,
+    endStep,
+    batches,
+    tokens,
+    states: [before, ...states].map(toHex),
+    contribution: contribution && toHex(contribution),
+    previous,
+  };
+}
+
+/**
+ * What a proof of steps [firstStep, endStep) of a recorded round commits to: the state before, and after each interval.
+ * Undefined where the steps do not begin and end at recorded states.
+ */
+export function recordedStates(
+  { boundaries }: RoundRecord,
+  firstStep: number,
+  endStep: number,
+): Pick<ProofBody, 'before' | 'states'> | undefined {
+  const within = boundaries.filter(({ step }) => step >= firstStep && step <= endStep);
+  if (within.length < 2 || within[0]!.step !== firstStep || within.at(-1)!.step !== endStep) return undefined;
+  const [before, ...states] = within.map(({ hash }) => fromHex(hash));
+  return { before: before!, states };
 }
 
 /** Inner steps [from, to) of an interval, within the round. */
 export function intervalRange(
   interval: number,
-  steps: number,
+  { firstStep, endStep }: Pick<TrainingClaim, 'firstStep' | 'endStep'>,
   intervalSteps: number,
 ): readonly [from: number, to: number] {
-  return [interval * intervalSteps, Math.min(steps, (interval + 1) * intervalSteps)];
+  const from = firstStep + interval * intervalSteps;
+  return [from, Math.min(endStep, from + intervalSteps)];
 }
 
 const trained: readonly LocalTensor[] = ['weights', 'firstMoments', 'secondMoments'];
@@ -53,7 +86,7 @@ const trained: readonly LocalTensor[] = ['weights', 'firstMoments', 'secondMomen
 export interface WantedStates {
   readonly start: WantedState;
   readonly end: WantedState;
-  /** First interval: the agreed state the round began from, and where the proof before ended. */
+  /** First interval of a round: the agreed state the round began from, and where the proof before ended. */
   readonly base?: WantedState;
   readonly previous?: WantedState;
   readonly previousBase?: WantedState;
@@ -64,13 +97,14 @@ export interface WantedStates {
 
 export function wantedStates(claim: TrainingClaim, interval: number): WantedStates {
   const { states, previous } = claim;
+  const beginsRound = interval === 0 && claim.firstStep === 0;
   const isLast = interval === states.length - 2;
   const wanted = (hash: HashHex, tensors: readonly LocalTensor[]): WantedState => ({ hash, tensors });
   return {
     start: wanted(states[interval]!, trained),
     end: wanted(states[interval + 1]!, trained),
-    ...(interval === 0 && { base: wanted(claim.base, []) }),
-    ...(interval === 0 &&
+    ...(beginsRound && { base: wanted(claim.base, []) }),
+    ...(beginsRound &&
       previous && {
         previous: wanted(previous.state, ['weights', 'errorFeedback']),
         previousBase: wanted(previous.base, ['weights']),

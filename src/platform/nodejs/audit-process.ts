@@ -1,0 +1,36 @@
+/**
+ * Entry of the audit process: the wasm engine at the lowest priority, and the re-executor over it. Started by
+ * `audit-host.ts` only, which sends the settings first; ends when the channel to it closes.
+ */
+import { constants, setPriority } from 'node:os';
+import { createReExecutor } from '../../audit/re-execute.ts';
+import { type AuditStart, auditMethods } from './audit-methods.ts';
+import { processPort } from './compute-port.ts';
+import { serveMethods } from './compute-rpc.ts';
+import { createWasmEngine } from './onnx-wasm.ts';
+import { installNodeSha256 } from './sha256.ts';
+
+// The terminal sends Ctrl-C to everyone: the parent decides when this process stops, and its death closes the channel.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+
+process.once('message', async (message) => {
+  const { settings, priority } = message as AuditStart;
+  installNodeSha256();
+  // Training and serving come first. Where the system does not let it be lowered, the budget still holds.
+  try {
+    if (priority === 'lowest') setPriority(constants.priority.PRIORITY_LOW);
+  } catch {}
+  const port = processPort(process);
+  const closed = new Promise<void>((resolve) => port.onClose(resolve));
+  const executor = createReExecutor({ ...settings, engine: createWasmEngine() });
+  const service = executor.then((made) => ({
+    ...made,
+    cpuMs: async () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1000;
+    },
+  }));
+  serveMethods(service, auditMethods, port);
+  await closed;
+  process.exit();
+});
