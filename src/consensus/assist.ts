@@ -12,6 +12,7 @@ import { type ConsensusState, grown, heightOfOthers, send } from './state.ts';
 
 const assistsMax = 64;
 const wantsMax = 4;
+const withheldHeightsMax = 256;
 
 /** Says what we know of `height` soon, unless by then someone else did or `needless` holds. */
 export function assist(
@@ -35,11 +36,25 @@ export function assist(
     const { withBlocks: blocks } = r.assists.get(height)!;
     r.assists.delete(height);
     const heardMs = r.heard.get(height);
-    if ((heardMs !== undefined && heardMs >= askedMs) || needless()) return;
+    if (needless()) return;
+    if (heardMs !== undefined && heardMs >= askedMs && mayWithhold(r, height, rank)) return;
     if (height <= r.tip.height) tellDecided(r, height, blocks);
     else tellUndecided(r, height, blocks);
   });
   r.assists.set(height, { withBlocks, cancel });
+}
+
+/**
+ * What we heard may have been said to us and not to who asks, by somebody hostile: each further time that we are asked
+ * about a height, one more member answers all the same.
+ */
+function mayWithhold(r: ConsensusState, height: number, rank: number): boolean {
+  const times = r.withheld.get(height) ?? 0;
+  r.withheld.delete(height);
+  if (times > rank) return false;
+  r.withheld.set(height, times + 1);
+  if (r.withheld.size > withheldHeightsMax) r.withheld.delete(r.withheld.keys().next().value!);
+  return true;
 }
 
 function tellDecided(r: ConsensusState, height: number, withBlocks: boolean): void {

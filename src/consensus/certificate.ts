@@ -15,12 +15,23 @@ const voteTag = 'neuroshard/consensus/vote/1';
 
 /** On the wire; a leader's signature on its block is a statement of its own. */
 const statementCodes = { vote: 0, dummy: 1, finalize: 2, proposal: 3 } as const;
+const statementKinds = ['vote', 'dummy', 'finalize', 'proposal'] as const;
 const voteKinds: readonly VoteKind[] = ['vote', 'dummy', 'finalize'];
+
+export type StatementKind = (typeof statementKinds)[number];
 
 export const noHash: Uint8Array = new Uint8Array(32);
 
 export function voteKindOf(code: unknown): VoteKind | undefined {
   return typeof code === 'number' ? voteKinds[code] : undefined;
+}
+
+export function statementKindOf(code: unknown): StatementKind | undefined {
+  return typeof code === 'number' ? statementKinds[code] : undefined;
+}
+
+export function statementCode(kind: StatementKind): number {
+  return statementCodes[kind];
 }
 
 export function voteCode(kind: VoteKind): number {
@@ -30,7 +41,7 @@ export function voteCode(kind: VoteKind): number {
 /** The 32-byte digest that a member signs. `hash` is `noHash` for a dummy vote. */
 export function statementDigest(
   networkId: Uint8Array,
-  kind: VoteKind | 'proposal',
+  kind: StatementKind,
   height: number,
   hash: Uint8Array,
 ): Uint8Array {

@@ -7,6 +7,7 @@ import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { blockHash } from './block.ts';
 import { verifyCertificate } from './certificate.ts';
 import { type ConsensusState, fail, noteHeard } from './state.ts';
+import { reconsider } from './voting.ts';
 import type { DecidedBlock } from './types.ts';
 
 /** Extends the decided chain; the caller has checked links and certificate. Leaves the height to the caller. */
@@ -33,7 +34,7 @@ export async function deliver(r: ConsensusState): Promise<void> {
   if (r.delivering) return;
   r.delivering = true;
   try {
-    while (r.phase === 'running' && r.deliveries.length > 0) {
+    while (r.phase === 'running' && r.voice !== 'retired' && r.deliveries.length > 0) {
       const next = r.deliveries[0]!;
       // A wake before the application knew of this decision was meant for what is now decided.
       r.awake = false;
@@ -43,6 +44,8 @@ export async function deliver(r: ConsensusState): Promise<void> {
       r.unapplied -= 1;
       r.journal.applied(r.appliedHeight);
       prune(r);
+      // What the application refused, or had not to propose, it said of a past that is over.
+      reconsider(r);
       r.changed();
     }
   } catch (error) {

@@ -4,14 +4,14 @@
  */
 import { equalBytes } from '../std/bytes.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import { statementDigest } from './certificate.ts';
+import { type StatementKind, statementDigest } from './certificate.ts';
 import type { ConsensusLimits } from './limits.ts';
 import { leaderOf, type MemberSet } from './members.ts';
 import { decodeMessage } from './messages.ts';
-import type { Evidence, SignatureScheme, VoteKind } from './types.ts';
+import type { Evidence, SignatureScheme } from './types.ts';
 
-interface Statement {
-  readonly kind: VoteKind | 'proposal';
+export interface Statement {
+  readonly kind: StatementKind;
   readonly height: number;
   readonly hash: Uint8Array;
   readonly member: number;
@@ -49,7 +49,8 @@ export function verifyEvidence(
   return accept(undefined);
 }
 
-function readStatement(
+/** A vote or proposal as a statement of its member. */
+export function readStatement(
   bytes: Uint8Array,
   networkId: Uint8Array,
   members: MemberSet,

@@ -26,11 +26,17 @@ export interface ConsensusLimits {
   readonly answerHeightsMax: number;
   /** Pieces of equivocation evidence kept in memory. */
   readonly evidenceMax: number;
+  /** Ended epochs whose decided blocks are kept for members that were away. */
+  readonly epochsKept: number;
+  /** Ended epochs whose last block is kept for newcomers. */
+  readonly epochEndsKept: number;
+  /** Messages of the next epoch kept until this node gets there; the oldest is dropped first. */
+  readonly earlyMessagesMax: number;
 }
 
 export const defaultLimits: ConsensusLimits = {
-  payloadBytesMax: 32 * 1024,
-  messageBytesMax: 64 * 1024,
+  payloadBytesMax: 128 * 1024,
+  messageBytesMax: 192 * 1024,
   membersMax: 256,
   heightsAheadMax: 32,
   proposalsPerHeightMax: 2,
@@ -40,6 +46,9 @@ export const defaultLimits: ConsensusLimits = {
   catchUpBytesMax: 1024 * 1024,
   answerHeightsMax: 8,
   evidenceMax: 64,
+  epochsKept: 2,
+  epochEndsKept: 1_024,
+  earlyMessagesMax: 128,
 };
 
 export interface ConsensusTiming {

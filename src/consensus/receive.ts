@@ -37,6 +37,7 @@ export function receiveMessage(r: ConsensusState, bytes: Uint8Array): Outcome<vo
   const decoded = decodeMessage(bytes, r.networkId, r.limits);
   if (!decoded.ok) return decoded;
   const { attempt, message } = decoded.value;
+  if (r.voice === 'retired') return answerRetired(r, message, attempt > 0);
   const outcome = dispatch(r, message, attempt > 0);
   r.changed();
   return outcome;
@@ -55,6 +56,21 @@ function dispatch(r: ConsensusState, message: Message, again: boolean): Outcome<
     case 'decided':
       return adoptBlocks(r, message.blocks, false);
   }
+}
+
+/** Whoever still repeats itself or asks in a chain that has ended lacks its end. */
+function answerRetired(r: ConsensusState, message: Message, again: boolean): Outcome<void> {
+  const about = (height: number, asker: number) => {
+    assist(r, Math.min(height, r.endHeight), asker, true, () => false);
+  };
+  if (message.type === 'decided') for (const { block } of message.blocks) noteHeard(r, block.height);
+  else if (message.type === 'want') about(message.height, message.height);
+  else if (message.type === 'vote' && again) about(message.vote.height, message.vote.member);
+  else if (message.type === 'proposal' && again) {
+    const { height } = message.proposal.block;
+    about(height, leaderOf(r.members, height));
+  }
+  return reject('already-decided');
 }
 
 function verifyVote(r: ConsensusState, vote: Vote): boolean {

@@ -2,7 +2,6 @@
  * A Simplex replica: orders opaque payloads among members of whom less than a third, by weight, may be faulty.
  * Composes the rules with the journal and hands out the interface of `types.ts`. Owns no clock, network or disk.
  */
-import { signDigest, verifyDigest } from '../identity/keys.ts';
 import { toHex } from '../std/bytes.ts';
 import { genesisHash } from './block.ts';
 import type { Tip } from './chain.ts';
@@ -12,22 +11,18 @@ import { defaultLimits, defaultTiming } from './limits.ts';
 import { leaderOf, memberSet, toleratedFailures } from './members.ts';
 import { receiveMessage } from './receive.ts';
 import { applyRules } from './rules.ts';
-import { type ConsensusState, fail, haltTimers, newView, tallyAt } from './state.ts';
-import type { ConsensusOptions, ConsensusReplica, ConsensusStatus, SignatureScheme } from './types.ts';
+import { secp256k1Signatures } from './signatures.ts';
+import { type ConsensusState, closeView, fail, haltTimers, newView, tallyAt } from './state.ts';
+import type { ConsensusOptions, ConsensusStatus, EndingReplica } from './types.ts';
 import { enterHeight } from './view.ts';
 import { countOwn, reconsider, signVote } from './voting.ts';
-
-const secp256k1Signatures: SignatureScheme = {
-  sign: (digest, key) => signDigest(digest, key.secretKey),
-  verify: verifyDigest,
-};
 
 /**
  * Loads what the store holds and returns a replica that begins in the clock's next turn, so that its callbacks find
  * their owner complete. Throws CodedError `bad-members`, or `consensus-store-damaged` when the store holds what this
  * code did not write.
  */
-export async function createConsensusReplica(options: ConsensusOptions): Promise<ConsensusReplica> {
+export async function createConsensusReplica(options: ConsensusOptions): Promise<EndingReplica> {
   const limits = { ...defaultLimits, ...options.limits };
   const members = memberSet(options.members, limits.membersMax);
   const me = options.key ? members.indexOf(options.key.nodeId) : -1;
@@ -46,11 +41,11 @@ export async function createConsensusReplica(options: ConsensusOptions): Promise
     journal,
     transmit: options.broadcast,
     changed: onceAtATime(() => {
-      if (r.phase === 'running') applyRules(r);
+      if (r.phase === 'running' && r.voice !== 'retired') applyRules(r);
     }),
     tallies: new Map(),
     decided: [],
-    tip: { height: 0, hash: genesisHash },
+    tip: { height: 0, hash: options.root ?? genesisHash },
     height: 1,
     record: content.record,
     view: newView(),
@@ -58,6 +53,7 @@ export async function createConsensusReplica(options: ConsensusOptions): Promise
     progress: members.list.map(() => 0),
     heard: new Map(),
     assists: new Map(),
+    withheld: new Map(),
     catchUp: undefined,
     attempts: 0,
     evidence: [],
@@ -66,6 +62,8 @@ export async function createConsensusReplica(options: ConsensusOptions): Promise
     delivering: false,
     appliedHeight: options.appliedHeight ?? content.appliedHeight,
     phase: 'opened',
+    voice: options.silent ? 'silent' : 'votes',
+    endHeight: 0,
   };
   restore(r, content);
   r.clock.setTimer(0, () => begin(r));
@@ -79,7 +77,7 @@ function begin(r: ConsensusState): void {
   r.changed();
 }
 
-function replicaOf(r: ConsensusState): ConsensusReplica {
+function replicaOf(r: ConsensusState): EndingReplica {
   return {
     receive: (_from, message) => receiveMessage(r, message),
     wake() {
@@ -105,6 +103,15 @@ function replicaOf(r: ConsensusState): ConsensusReplica {
       haltTimers(r);
       await r.journal.settled();
     },
+    retire(height) {
+      r.voice = 'retired';
+      r.endHeight = height;
+      closeView(r);
+      r.view = newView();
+      r.catchUp?.cancel();
+      r.catchUp = undefined;
+    },
+    applying: () => r.unapplied > 0,
   };
 }
 

@@ -56,6 +56,8 @@ export interface ConsensusState {
   readonly heard: Map<number, number>;
   /** Heights about which we are going to say what we know. */
   readonly assists: Map<number, { withBlocks: boolean; cancel: () => void }>;
+  /** How often an answer about a height was withheld because somebody else seemed to give it. */
+  readonly withheld: Map<number, number>;
   catchUp: { attempt: number; height: number; cancel: () => void } | undefined;
   /** Makes the bytes of every retransmission new. */
   attempts: number;
@@ -66,6 +68,10 @@ export interface ConsensusState {
   delivering: boolean;
   appliedHeight: number;
   phase: 'opened' | 'running' | 'stopped' | 'failed';
+  /** `silent` follows and helps, and says nothing of its own; `retired` only helps. */
+  voice: 'votes' | 'silent' | 'retired';
+  /** Of the chain's last block, once retired. */
+  endHeight: number;
 }
 
 export function newView(): View {
@@ -87,7 +93,7 @@ export function tallyAt(r: ConsensusState, height: number): HeightTally {
 
 /** A member speaks at its current height only, and never below one where it spoke before a restart. */
 export function maySpeak(r: ConsensusState): boolean {
-  return r.phase === 'running' && r.me >= 0 && r.record.height === r.height;
+  return r.phase === 'running' && r.voice === 'votes' && r.me >= 0 && r.record.height === r.height;
 }
 
 export function isLeader(r: ConsensusState): boolean {

@@ -111,6 +111,10 @@ export interface ConsensusOptions {
   /** Best effort to every other node; loss and reordering are expected. */
   readonly broadcast: (message: Uint8Array) => void;
   readonly application: Application;
+  /** What the first block extends, 32 bytes; default `genesisHash`. An epoch's is the hash of the one before's end. */
+  readonly root?: Uint8Array;
+  /** Holds a member's key, helps those who lag, and never votes: for one that may have forgotten what it said. */
+  readonly silent?: boolean;
   /** The last height whose effects the application holds durably; default: what the replica itself noted. */
   readonly appliedHeight?: number;
   readonly limits?: Partial<ConsensusLimits>;
@@ -152,4 +156,15 @@ export interface ConsensusReplica {
   evidence(): readonly Evidence[];
   /** Ends timers and waits for writes under way; nothing is sent afterwards. */
   stop(): Promise<void>;
+}
+
+/** A replica whose chain may come to an end. */
+export interface EndingReplica extends ConsensusReplica {
+  /**
+   * The chain ends with the decided block at `height`: nothing more is said, decided or delivered. Goes on telling those
+   * who lag behind what was decided.
+   */
+  retire(height: number): void;
+  /** Whether a decided payload has not been taken by the application yet. */
+  applying(): boolean;
 }
