@@ -52,7 +52,7 @@ export interface LedgerWorld {
   /** Money out of nothing, counted as minted: tests need some to begin with. */
   endow(nodeId: string, amount: bigint): void;
   balance(nodeId: string): bigint;
-  /** Reads every row: throws unless minted − burned is what is there. */
+  /** Reads every row: throws unless minted − burned is what is there, and the bonded stake what members have. */
   checkSupply(): void;
 }
 
@@ -132,8 +132,11 @@ export function ledgerWorld(
     },
     balance: (nodeId) => accountOf(state, nodeId).balance,
     checkSupply: () => {
-      const { minted, burned } = chainOf(state);
+      const { minted, burned, bonded } = chainOf(state);
       assert.equal(moneyInAll(state), minted - burned);
+      const registered = state.keys('member').filter((key) => state.get('member', key)!.registered);
+      const stakes = registered.reduce((sum, key) => sum + accountOf(state, key).stake, 0n);
+      assert.equal(bonded, stakes);
     },
   };
   return world;
