@@ -47,13 +47,14 @@ export function createAggregationMemory(): KernelMemory {
 /** Moves (w_r, v) to r + 1; the contributions that screening left out come back with their codes. */
 export function closeRound(options: CloseRoundOptions): readonly ScreeningRejection[] {
   const { segments, shape, outer, kernels } = options;
-  const { accepted, rejected } = screened(options);
+  const { accepted, norms, rejected } = screened(options);
   updateErrorFeedback(options, rejected);
   if (accepted.length > 0) {
     aggregate({
       rule: ruleFor(outer.aggregator, outer.compression, accepted.length).rule,
-      contributions: accepted.map(({ batches, blob }) => ({
+      contributions: accepted.map(({ batches, blob }, i) => ({
         weight: Math.sqrt(batches),
+        norm: norms?.[i],
         read: (start, out) => decodeRange(blob, shape, start, out, kernels),
       })),
       length: flatLength(segments),
@@ -75,7 +76,7 @@ export function closeRound(options: CloseRoundOptions): readonly ScreeningReject
 
 /** `--aggregator mean` is the bad example: it runs unscreened. */
 function screened({ segments, shape, outer, request, kernels }: CloseRoundOptions) {
-  if (outer.aggregator === 'mean') return { accepted: request.contributions, rejected: [] };
+  if (outer.aggregator === 'mean') return { accepted: request.contributions, norms: undefined, rejected: [] };
   const squares = segments.reduce((sum, { memory, slabs }) => memory.sumSquares(slabs.base, sum), 0);
   return screen(request.contributions, { shape, kernels, normMax: normRatioMax * Math.sqrt(squares) });
 }

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { seededRandom, uniform } from '../std/random.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
-import { type BlobShape, createBlob, encodeRange } from './compression/blob.ts';
+import { squaredNorms } from './aggregation/geometry.ts';
+import { withRowStream } from './aggregation/stream.ts';
+import { type BlobShape, createBlob, decodeRange, encodeRange } from './compression/blob.ts';
 import type { CodecName } from './compression/codec.ts';
 import { blobNorm, type Screened, screen } from './screening.ts';
 
@@ -67,6 +69,18 @@ describe('screening', () => {
     encodeRange(blob, shape, 0, x, kernels);
     assert.equal(blobNorm(blob, shape, kernels), Math.sqrt(9 * length));
     kernels.reset(position);
+  });
+
+  it('measures the norms that the rules would, to the bit', () => {
+    const shape: BlobShape = { codec: 'int8', length };
+    const list = [1, 2, 3].map((seed) => entry(`n${seed}`, 'int8', seed, seed));
+    const memory = createKernelMemory({ bytes: 4 << 20 });
+    const contributions = list.map(({ blob }) => ({
+      weight: 1,
+      read: (start: number, out: Float32Array) => decodeRange(blob, shape, start, out, memory),
+    }));
+    const measured = withRowStream({ contributions, length, kernels: memory }, squaredNorms).map(Math.sqrt);
+    assert.deepEqual(screen(list, { shape, kernels, normMax: 1e6 }).norms, measured);
   });
 
   it('holds the absolute bound with any number, and the median only from three on', () => {

@@ -71,7 +71,12 @@ export function blobNorm(blob: Uint8Array, shape: BlobShape, kernels: KernelMemo
 export function screen<T extends Screened>(
   list: readonly T[],
   options: ScreeningOptions,
-): { readonly accepted: readonly T[]; readonly rejected: readonly ScreeningRejection[] } {
+): {
+  readonly accepted: readonly T[];
+  /** ‖decode(blob)‖ of each accepted entry. */
+  readonly norms: readonly number[];
+  readonly rejected: readonly ScreeningRejection[];
+} {
   const rejected = new Map<T, Omit<ScreeningRejection, 'node'>>();
   const kept = () => list.filter((one) => !rejected.has(one));
   const refuse = (one: T, code: ScreeningCode, detail: string) => void rejected.set(one, { code, detail });
@@ -86,8 +91,10 @@ export function screen<T extends Screened>(
     else if (norm > options.normMax) refuse(one, 'norm-bound', `${norm} above ${options.normMax}`);
   }
   refuseOutliers(kept(), norms, refuse);
+  const accepted = kept();
   return {
-    accepted: kept(),
+    accepted,
+    norms: accepted.map((one) => norms.get(one)!),
     rejected: list.flatMap((one) => {
       const rejection = rejected.get(one);
       return rejection ? [{ node: one.nodeId, ...rejection }] : [];

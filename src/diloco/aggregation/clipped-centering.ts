@@ -1,6 +1,7 @@
 /**
  * The default rule for dense contributions: every norm is clipped to the median norm, then centered clipping from the
- * coordinate median. Three reads. Weights act in the clipping, not in the medians.
+ * coordinate median. Two reads, and one more where the norms are not known. Weights act in the clipping, not in the
+ * medians.
  */
 import { type CenteredPoint, centeredClipping } from './centered-clipping.ts';
 import { clipScale, lowerMedian, squaredNorms } from './geometry.ts';
@@ -13,7 +14,7 @@ export function clippedCentering(
   stream: RowStream,
   write: WriteChunk,
 ): CenteredPoint & { norms: readonly number[]; scales: readonly number[] } {
-  const norms = squaredNorms(stream).map(Math.sqrt);
+  const norms = stream.norms ?? squaredNorms(stream).map(Math.sqrt);
   const most = lowerMedian(norms);
   // f32, as the kernel applies them: the matrix and the medians then see the same rows.
   const scales = norms.map((length) => Math.fround(clipScale(length, most)));

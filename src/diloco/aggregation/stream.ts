@@ -17,6 +17,8 @@ export const chunkLength = 4 * reductionBlock;
 export interface ContributionRow {
   /** √batches, or another positive number; used by the rules that weigh. */
   readonly weight: number;
+  /** Its length in f64, where that is known: it saves the rules that need it a read. Of all contributions, or of none. */
+  readonly norm?: number | undefined;
   /** out = elements [start, start + out.length); `start` is a multiple of 4096. All must be finite. */
   read(start: number, out: Float32Array): void;
 }
@@ -29,6 +31,8 @@ export interface RowStream {
   readonly length: number;
   /** Positive, with sum 1. */
   readonly weights: readonly number[];
+  /** Lengths of the contributions, where they are known. */
+  readonly norms: readonly number[] | undefined;
   readonly kernels: KernelMemory;
   /**
    * Visits all chunks in order. `rows` are the contributions (only those `wanted`, if given), which the visitor may
@@ -94,11 +98,17 @@ export function withRowStream<T>(options: StreamOptions, body: (stream: RowStrea
       length,
       kernels,
       weights: contributions.map(({ weight }) => weight / total),
+      norms: knownNorms(contributions),
       forEachChunk,
     });
   } finally {
     kernels.reset(position);
   }
+}
+
+function knownNorms(contributions: readonly ContributionRow[]): readonly number[] | undefined {
+  const norms = contributions.flatMap(({ norm }) => norm ?? []);
+  return norms.length === contributions.length ? norms : undefined;
 }
 
 /** Reads once more and writes Σ coefficients[i]·row i, skipping rows whose coefficient is zero. */
