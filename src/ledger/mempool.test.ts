@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type LedgerWorld, ledgerWorld, namedKey, worldStartMs } from '../../test/ledger-world.ts';
-import type { Outcome } from '../std/outcome.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { createMempool, type Mempool, type MempoolLimits, nonceAheadMax } from './mempool.ts';
 import { assembleBlock } from './propose.ts';
 import {
@@ -30,13 +30,16 @@ interface Setting {
 
 const verify = rememberingVerifier(1_000);
 
-function setting(limits: Partial<MempoolLimits> = {}): Setting {
+function setting(
+  limits: Partial<MempoolLimits> = {},
+  accepts: (transaction: Transaction) => Outcome<unknown> = () => accept(undefined),
+): Setting {
   const world = ledgerWorld({ founders: 1 });
   world.endow(alice.nodeId, 100n);
   world.endow(bob.nodeId, 100n);
   const clock = { ms: worldStartMs, nowMs: () => clock.ms };
   const { constants } = world;
-  const mempool = createMempool({ head: () => world.state, constants, clock, verify, limits });
+  const mempool = createMempool({ head: () => world.state, constants, clock, verify, limits, accepts });
   return {
     world,
     mempool,
@@ -168,4 +171,12 @@ test('what no block takes is dropped in time', () => {
   s.clock.ms += 1;
   s.mempool.prune();
   assert.equal(s.mempool.size().transactions, 0);
+});
+
+test('what voters would refuse does not wait', () => {
+  const s = setting({}, ({ nonce }) => (nonce % 2 === 0 ? accept(undefined) : reject('not-evidence')));
+  const [one, two] = [s.pay(1n), s.pay(1n)];
+  assert.equal(s.add(one), one.nonce % 2 === 0 ? 'accepted' : 'not-evidence');
+  assert.equal(s.add(two), two.nonce % 2 === 0 ? 'accepted' : 'not-evidence');
+  assert.equal(s.mempool.size().transactions, 1);
 });

@@ -37,6 +37,11 @@ export interface MempoolOptions {
   readonly clock: Pick<Clock, 'nowMs'>;
   /** Shared with `apply`, so that no signature is verified twice. */
   readonly verify: VerifySignature;
+  /**
+   * What voters check beside the rules, evidence above all: one transaction that they refuse makes them refuse its whole
+   * block, so it must not wait here. Asked last.
+   */
+  readonly accepts?: (transaction: Transaction) => Outcome<unknown>;
   readonly limits?: Partial<MempoolLimits>;
 }
 
@@ -53,7 +58,7 @@ export interface Waiting {
 export interface Mempool {
   /**
    * Takes untrusted bytes in. Codes: those of decoding and of `applyTransaction`, `not-signed-by-author` (only proposers
-   * put such in), `known`, `future-nonce`, `too-many-of-author`, `mempool-full`.
+   * put such in), `known`, `future-nonce`, `too-many-of-author`, `mempool-full`, and those of `accepts`.
    */
   add(bytes: Uint8Array): Outcome<Waiting>;
   /** In the order they came, but each author's by nonce: for `assembleBlock`. */
@@ -140,6 +145,8 @@ export function createMempool(options: MempoolOptions): Mempool {
         return reject('stale-nonce', `${nonce}`);
       const checked = check(one);
       if (!checked.ok) return checked;
+      const wanted = options.accepts?.(transaction);
+      if (wanted && !wanted.ok) return wanted;
       if (!makeRoom(author, one.bytes)) return reject('mempool-full', `${byId.size} transactions wait`);
       keep(one);
       return accept(one);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { utf8 } from '../std/bytes.ts';
+import { sha256 } from '../std/hash.ts';
 import { createStateTree, type RowProof, type StateTree, verifyRowProof } from './state-tree.ts';
 
 const key = fc.integer({ min: 0, max: 60 }).map(String);
@@ -27,14 +28,32 @@ function treeOf(rows: Iterable<readonly [string, string | null]>, rootAlways = f
   return tree;
 }
 
-test('the root is the same whatever happened before', () => {
+/** The definition of docs/ledger.md, word by word: slow, and the judge of the tree. */
+function definedRoot(rows: readonly (readonly [string, string])[], depth = 0): Uint8Array {
+  if (rows.length === 0) return new Uint8Array(32);
+  const pathOf = (name: string) => sha256(utf8(`account/${name}`));
+  if (rows.length === 1) {
+    const [name, row] = rows[0]!;
+    return sha256(new Uint8Array([0]), pathOf(name), sha256(utf8(row)));
+  }
+  const bitOf = (name: string) => ((pathOf(name)[depth >> 3]! << (depth & 7)) & 128) >> 7;
+  const side = (bit: number) =>
+    definedRoot(
+      rows.filter(([name]) => bitOf(name) === bit),
+      depth + 1,
+    );
+  return sha256(new Uint8Array([1]), side(0), side(1));
+}
+
+test('the root is the defined one, whatever happened before', () => {
   fc.assert(
     fc.property(fc.array(operation, { maxLength: 80 }), fc.boolean(), (operations, rootAlways) => {
       const rows = [...rowsAfter(operations)];
       const direct = treeOf(rows.sort(([a], [b]) => (a < b ? 1 : -1)));
       assert.deepEqual(treeOf(operations, rootAlways).root(), direct.root());
+      assert.deepEqual(direct.root(), definedRoot(rows));
     }),
-    { numRuns: 200 },
+    { numRuns: 100 },
   );
 });
 
