@@ -3,14 +3,14 @@
  * and every interval is re-executed on the wasm engine, and on the native one with the other number of threads. The largest
  * disagreement makes the tolerance (docs/audit.md). All intervals go through the audit itself: what is not `valid` is a
  * false verdict.
- * Run: node bench/audit-disagreement.ts [--model small|tiny] [--intervals 1000] [--compression int8] [--json]
+ * Run: node bench/audit-disagreement.ts [--model small|tiny] [--intervals 1000] [--nodes 2] [--compression int8] [--json]
  */
 import { parseArgs } from 'node:util';
 import { auditInterval } from '../src/audit/audit-interval.ts';
 import { recordedStates, type TrainingClaim } from '../src/audit/claim.ts';
 import { createEvidenceShelf, fetchEvidence, replicaSource } from '../src/audit/evidence.ts';
 import { createReExecutor, type ReExecutor } from '../src/audit/re-execute.ts';
-import { type Disagreement, toleranceFor, toleranceMax } from '../src/audit/tolerance.ts';
+import { type Disagreement, largest, toleranceFor, toleranceMax } from '../src/audit/tolerance.ts';
 import type { CodecName } from '../src/diloco/compression/codec.ts';
 import { createLocalReplica, type ReplicaSettings } from '../src/diloco/local-replica.ts';
 import { batchOf } from '../src/genesis/sampler.ts';
@@ -23,13 +23,15 @@ import { loadDataset } from '../src/platform/nodejs/dataset-files.ts';
 import { createNativeEngine } from '../src/platform/nodejs/onnx-native.ts';
 import { installNodeSha256 } from '../src/platform/nodejs/sha256.ts';
 import { shippedDatasetFolder } from '../src/platform/nodejs/shipped-dataset.ts';
-import { toHex } from '../src/std/bytes.ts';
+import { toHex, utf8 } from '../src/std/bytes.ts';
+import { sha256Hex } from '../src/std/hash.ts';
 import { table } from './support/run-neuroshard.ts';
 
 const { values } = parseArgs({
   options: {
     model: { type: 'string', default: 'small' },
     intervals: { type: 'string', default: '1000' },
+    nodes: { type: 'string', default: '2' },
     'interval-steps': { type: 'string', default: '5' },
     'inner-steps': { type: 'string', default: '20' },
     compression: { type: 'string', default: 'int8' },
@@ -85,7 +87,7 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
   const native = await createReExecutor({ ...settings, engine: createNativeEngine({ threads: others }) });
   const executors: readonly (readonly [string, ReExecutor])[] = [
     ['wasm', wasm.service],
-    [`native, ${others} thread${others > 1 ? 's' : ''}`, native],
+    [engineName(others), native],
   ];
   const { flatLength } = await replica.info();
   const rules = { ...training, intervalSteps, flatLength, tolerance: toleranceMax };
@@ -144,19 +146,20 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
           console.error(`${prover} by ${auditor}: round ${round}, ${code} ${found.detail}`);
       }
     }
-    if (!values.json && round % 10 === 9) console.error(`${prover(threads)}: ${made} intervals`);
   }
   await native.close();
   await replica.close();
+  if (!values.json) console.error(`${nodeId.slice(0, 8)}, ${threads} thread(s): ${intervals} intervals`);
 }
 
-function prover(threads: number): string {
+function engineName(threads: number): string {
   return `native, ${threads} thread${threads > 1 ? 's' : ''}`;
 }
 
-const each = Math.ceil(Number(values.intervals) / 2);
-await prove(1, each, 'a'.repeat(64));
-await prove(2, each, 'b'.repeat(64));
+// Honest engines lie furthest apart in the first rounds of a node, so many nodes say more than long runs.
+const nodes = Number(values.nodes);
+for (let node = 0; node < nodes; node++)
+  await prove(1 + (node % 2), Math.ceil(Number(values.intervals) / nodes), sha256Hex(utf8(`node ${node}`)));
 await wasm.stop();
 
 const quantile = (sorted: readonly number[], q: number) =>
@@ -173,12 +176,17 @@ const rows = pairs.flatMap((pair) => {
   });
 });
 const worst = Math.max(...rows.map(({ numbers }) => numbers[2]!));
+const furthest = lines
+  .toSorted((a, b) => largest(b.disagreement) - largest(a.disagreement))
+  .slice(0, 5)
+  .map(({ round, interval, disagreement }) => ({ round, interval, ...disagreement }));
 const result = {
   model: values.model,
   parameters: parameterCount(config),
   tokensPerInterval: intervalSteps * training.batch * training.sequence,
   rows,
   worst,
+  furthest,
   tolerance: toleranceFor(worst),
 };
 if (values.json) console.log(JSON.stringify(result, null, 2));
@@ -192,5 +200,6 @@ else {
   ]);
   console.log(table(['prover · auditor', 'of', 'intervals', 'p50', 'p99', 'max', 'false'], cells));
   console.log(`${result.parameters} parameters, ${result.tokensPerInterval} tokens an interval`);
+  for (const one of furthest) console.log(`furthest: ${JSON.stringify(one)}`);
   console.log(`tolerance: 10 × ${worst.toExponential(1)}, at most ${toleranceMax}: ${result.tolerance}`);
 }
