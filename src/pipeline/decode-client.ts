@@ -225,6 +225,19 @@ function describe(refused: { readonly code: string; readonly detail: string }): 
   return refused.detail ? `${refused.code}: ${refused.detail}` : refused.code;
 }
 
+interface Chunk {
+  readonly position: number;
+  readonly isLast: boolean;
+  /** No other chunk is under way. */
+  readonly isAlone: boolean;
+}
+
+function afterOthers<T>(leg: Leg, run: () => Promise<T>): Promise<T> {
+  const turn = leg.tail.then(run);
+  leg.tail = turn.catch(() => undefined);
+  return turn;
+}
+
 function sessionOf(state: ClientState, round: number, opened: readonly Opened[]): DecodeSession {
   const { config } = state.options;
   const legs = opened.map(({ leg }) => leg);
@@ -234,18 +247,17 @@ function sessionOf(state: ClientState, round: number, opened: readonly Opened[])
   let isBroken = false;
 
   /** One chunk through all stages; chunks follow one another at a distance of one stage. */
-  const through = async (tokens: Int32Array, position: number, isLast: boolean, signal?: AbortSignal) => {
+  const through = async (tokens: Int32Array, { position, isLast, isAlone }: Chunk, signal?: AbortSignal) => {
     let entry: Int32Array | Float32Array = tokens;
     for (const leg of legs) {
       const wanted = leg !== legs.at(-1) || isLast;
-      const call = { session: leg.session, position, entry, wanted };
-      const turn: Promise<Float32Array> = leg.tail.then(() => {
+      const call: WireCall = { session: leg.session, position, entry, wanted };
+      const run = (): Promise<Float32Array> => {
         if (isBroken) throw new CodedError('no-route', 'an earlier part of the text has failed');
         return runLeg(state, leg, call, round, signal);
-      });
-      leg.tail = turn.catch(() => undefined);
+      };
       try {
-        entry = await turn;
+        entry = await (isAlone ? run() : afterOthers(leg, run));
       } catch (error) {
         isBroken = true;
         throw error;
@@ -273,12 +285,14 @@ function sessionOf(state: ClientState, round: number, opened: readonly Opened[])
       isRunning = true;
       try {
         const chunks: Promise<Float32Array>[] = [];
+        const isAlone = tokens.length <= chunkTokens;
         for (let done = 0; done < tokens.length; done += chunkTokens) {
           const chunk = tokens.slice(done, done + chunkTokens);
-          chunks.push(through(chunk, length + done, done + chunk.length === tokens.length, signal));
+          const isLast = done + chunk.length === tokens.length;
+          chunks.push(through(chunk, { position: length + done, isLast, isAlone }, signal));
         }
         // The first failure is the one to tell: the others follow from it.
-        await Promise.allSettled(chunks);
+        if (!isAlone) await Promise.allSettled(chunks);
         for (const chunk of chunks) await chunk;
         length += tokens.length;
         return await chunks.at(-1)!;
