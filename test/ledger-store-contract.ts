@@ -145,6 +145,16 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     }
   });
 
+  withStore('of two transactions with one name the newest is found', async (store) => {
+    const made = await filled(store, 2);
+    const again = made[0]!.block.transactions[1]!;
+    await store.append({ ...madeBlock(3).block, transactions: [again] }, []);
+    assert.equal((await store.transaction(again.id))!.number, 3);
+    await store.takeSnapshot();
+    await store.prune(3);
+    assert.equal((await store.transaction(again.id))!.number, 3);
+  });
+
   withStore('a snapshot is the state of its moment, in chunks that verify', async (store) => {
     await filled(store, 3);
     const rows = stateText(await allRows(store));

@@ -4,11 +4,13 @@
  */
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
+import type { LedgerPort } from '../ledger/port.ts';
 import type { TextGenerator } from '../peer/text-generator.ts';
 import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import { hasBearer } from './bearer.ts';
 import { readersMax, type Subscribe, streamEvents } from './event-stream.ts';
+import { createLedgerRoutes } from './ledger.ts';
 import { metricsContentType, renderMetrics } from './metrics.ts';
 import { createOpenAiRoutes } from './openai/routes.ts';
 import type { NodeStatus } from './status.ts';
@@ -34,6 +36,8 @@ export interface ApiOptions {
   readonly clock: Clock;
   /** Without it the node answers no prompts, and `/v1` is not there. */
   readonly text?: TextOptions;
+  /** Without it `/api/ledger` is not there. */
+  readonly ledger?: LedgerPort;
 }
 
 const bodyBytesMax = 64 * 1024;
@@ -73,6 +77,7 @@ export function createApi(options: ApiOptions): Hono {
       readers -= 1;
     });
   });
+  if (options.ledger) app.route('/api/ledger', createLedgerRoutes(options.ledger));
   app.post('/api/stop', (context) => {
     if (!hasBearer(context, [options.token])) {
       context.header('WWW-Authenticate', 'Bearer');

@@ -181,6 +181,7 @@ function prune(kept: Contents, belowNumber: number): void {
   for (const [number, { entries }] of kept.blocks) {
     if (number >= belowNumber) break;
     kept.blocks.delete(number);
-    for (const { id } of entries) kept.places.delete(toHex(id));
+    for (const { id } of entries)
+      if (kept.places.get(toHex(id))?.number === number) kept.places.delete(toHex(id));
   }
 }

@@ -106,6 +106,7 @@ export interface LedgerStore {
     number: number,
     most: { readonly blocks: number; readonly bytes: number },
   ): Promise<readonly StoredBlock[]>;
+  /** The newest of the name: what proposers put in has no author to make it unique. */
   transaction(id: Uint8Array): Promise<TransactionPlace | undefined>;
   transactions(filter: TransactionFilter, page: TransactionPage): Promise<readonly TransactionPlace[]>;
 

@@ -22,7 +22,7 @@ const schema = `
     name INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (name, key)) WITHOUT ROWID;
   CREATE TABLE entry (place INTEGER PRIMARY KEY, id BLOB NOT NULL, kind TEXT NOT NULL);
-  CREATE UNIQUE INDEX entry_id ON entry (id);
+  CREATE INDEX entry_id ON entry (id, place);
   CREATE INDEX entry_kind ON entry (kind, place);
   CREATE TABLE touched (account TEXT NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (account, place)) WITHOUT ROWID;
   CREATE INDEX touched_place ON touched (place);

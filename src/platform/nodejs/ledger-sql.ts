@@ -194,7 +194,7 @@ function prepare(database: DatabaseSync) {
     allRows: sql('SELECT * FROM "row" ORDER BY name, key'),
     putEntry: sql('INSERT INTO entry VALUES (?, ?, ?)'),
     putTouched: sql('INSERT OR IGNORE INTO touched VALUES (?, ?)'),
-    transaction: sql('SELECT place, id, kind FROM entry WHERE id = ?'),
+    transaction: sql('SELECT place, id, kind FROM entry WHERE id = ? ORDER BY place DESC LIMIT 1'),
     ofAll: sql('SELECT place, id, kind FROM entry WHERE place < ? ORDER BY place DESC LIMIT ?'),
     ofKind: sql('SELECT place, id, kind FROM entry WHERE kind = ? AND place < ? ORDER BY place DESC LIMIT ?'),
     ofAccount: sql(
