@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type LedgerWorld, ledgerWorld, namedKey } from '../../test/ledger-world.ts';
-import type { KeyPair } from '../identity/keys.ts';
+import { type KeyPair, nodeIdOf } from '../identity/keys.ts';
 import type { Outcome } from '../std/outcome.ts';
+import { votersOf } from './members.ts';
 import { accountOf, chainOf } from './money.ts';
 import type { LedgerPolicy } from './policy.ts';
 import { equivocation } from './transactions/equivocation.ts';
@@ -49,8 +50,8 @@ test('stake elects from the next epoch on, and founders fade', () => {
   nextEpoch(world);
   assert.deepEqual(weights(world), faded);
   assert.deepEqual(
-    chainOf(world.state).voters.map(([nodeId]) => nodeId),
-    [first.nodeId, second.nodeId, alice.nodeId].sort(),
+    votersOf(world.state).map(({ nodeId, publicKey }) => [nodeId, nodeIdOf(publicKey)]),
+    [first.nodeId, second.nodeId, alice.nodeId].sort().map((nodeId) => [nodeId, nodeId]),
   );
 });
 

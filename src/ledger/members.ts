@@ -2,6 +2,7 @@
  * Who votes, and with what weight: founders, whose weight fades as others bond stake, and those with stake. The set is
  * made at the end of an epoch from the members' rows and acts in the next one. Knows nothing of votes.
  */
+import { must } from '../std/assert.ts';
 import type { Draft, LedgerView } from './draft.ts';
 import { accountOf, chainOf } from './money.ts';
 import type { LedgerPolicy } from './policy.ts';
@@ -66,6 +67,23 @@ function countProvers(view: LedgerView, sinceMs: number): number {
   return view
     .keys('prover')
     .filter((nodeId) => (view.get('prover', nodeId)!.recentMs.at(-1) ?? 0) >= Math.max(1, sinceMs)).length;
+}
+
+/** A voter as consensus names it. */
+export interface Voter {
+  /** Node id. */
+  readonly nodeId: string;
+  /** Compressed, 33 bytes. */
+  readonly publicKey: Uint8Array;
+  readonly weight: number;
+}
+
+/** Who votes in the epoch that the state is in, in the order in which all nodes list them. */
+export function votersOf(view: LedgerView): Voter[] {
+  return chainOf(view).voters.map(([nodeId, weight]) => {
+    const { publicKey } = must(view.get('member', nodeId), 'a voter without a member row');
+    return { nodeId, publicKey, weight };
+  });
 }
 
 export function isVoter(view: LedgerView, nodeId: string): boolean {

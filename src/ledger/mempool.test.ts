@@ -10,6 +10,7 @@ import {
   rememberingVerifier,
   signTransaction,
   type Transaction,
+  transactionId,
   unsignedTransaction,
 } from './transaction.ts';
 import { round } from './transactions/round.ts';
@@ -102,11 +103,14 @@ test('a block of what waits is valid, in the order of nonces, and leaves nothing
   // The network brings the author's second first.
   for (const transaction of [two, three, one]) assert.equal(s.add(transaction), 'accepted');
   assert.equal(s.mempool.newestNonce(alice.nodeId), two.nonce);
+  const isWaiting = () => s.mempool.has(transactionId(s.world.constants.networkId, two));
+  assert.equal(isWaiting(), true);
   const { block } = assemble(s);
   assert.deepEqual(block.transactions.map(encodeTransaction), [one, three, two].map(encodeTransaction));
   assert.equal(codeOf(s.world.take(block)), 'accepted');
   s.mempool.prune();
   assert.deepEqual(s.mempool.size(), { transactions: 0, bytes: 0 });
+  assert.equal(isWaiting(), false);
   assert.equal(s.world.balance(carol.nodeId), 60n);
 });
 

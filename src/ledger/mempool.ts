@@ -67,6 +67,8 @@ export interface Mempool {
   prune(): void;
   /** Drops those that a proposer found refused (`assembleBlock`). */
   remove(transactions: readonly Transaction[]): void;
+  /** `id`: 32 bytes. */
+  has(id: Uint8Array): boolean;
   /** The nonce that the author's next transaction must exceed. */
   newestNonce(nodeId: string): number;
   size(): { readonly transactions: number; readonly bytes: number };
@@ -173,6 +175,7 @@ export function createMempool(options: MempoolOptions): Mempool {
         if (one) drop(one);
       }
     },
+    has: (id) => byId.has(toHex(id)),
     newestNonce: (nodeId) =>
       byAuthor.get(nodeId)?.at(-1)?.transaction.nonce ?? accountOf(head(), nodeId).nonce,
     size: () => ({ transactions: byId.size, bytes: bytesHeld }),
