@@ -26,14 +26,14 @@ function open(state: StreamState) {
   return { stream, updates, receive };
 }
 
-test('room is told of when half of the window is used, and all of it', () => {
+test('room is told of when 64 KiB have come together, and all of it', () => {
   const { updates, receive } = open(StreamState.Established);
-  for (let i = 0; i < 127; i++) receive(1024);
+  for (let i = 0; i < 63; i++) receive(1024);
   assert.deepEqual(updates, []);
   receive(1024);
-  assert.deepEqual(updates, [128 * 1024]);
+  assert.deepEqual(updates, [64 * 1024]);
   receive(window);
-  assert.deepEqual(updates, [128 * 1024, window]);
+  assert.deepEqual(updates, [64 * 1024, window]);
 });
 
 test('a stream that is not established yet says what opens it', () => {
