@@ -164,7 +164,7 @@ await wasm.stop();
 
 const quantile = (sorted: readonly number[], q: number) =>
   sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
-const measures = ['update', 'moments', 'direction'] as const;
+const measures = ['update', 'moments', 'direction', 'untrimmed'] as const;
 const pairs = [...new Set(lines.map((line) => `${line.prover} · ${line.auditor}`))];
 const rows = pairs.flatMap((pair) => {
   const own = lines.filter((line) => `${line.prover} · ${line.auditor}` === pair);
@@ -175,7 +175,7 @@ const rows = pairs.flatMap((pair) => {
     return { pair, measure, intervals: own.length, numbers, refused };
   });
 });
-const worst = Math.max(...rows.map(({ numbers }) => numbers[2]!));
+const worst = Math.max(...lines.map(({ disagreement }) => largest(disagreement)));
 const furthest = lines
   .toSorted((a, b) => largest(b.disagreement) - largest(a.disagreement))
   .slice(0, 5)

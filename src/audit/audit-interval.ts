@@ -11,9 +11,7 @@ import {
   zeroLeafHashes,
 } from '../diloco/local-state.ts';
 import type { Dataset } from '../genesis/dataset.ts';
-import { batchOf } from '../genesis/sampler.ts';
 import { intervalsOf } from '../ledger/proof.ts';
-import { learningRate, type ScheduleOptions } from '../optim/schedule.ts';
 import { assert, must } from '../std/assert.ts';
 import { equalBytes } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
@@ -21,12 +19,9 @@ import { accept, type Outcome, type Rejection } from '../std/outcome.ts';
 import { intervalRange, type TrainingClaim, wantedStates } from './claim.ts';
 import type { HeldState, WantedState } from './evidence.ts';
 import type { Finding, FindingCode, ReExecution, ReExecutor } from './re-execute.ts';
+import { type StepRules, stepsOf } from './steps.ts';
 
-export interface AuditRules extends ScheduleOptions {
-  readonly innerSteps: number;
-  readonly batch: number;
-  readonly sequence: number;
-  readonly microbatches: number;
+export interface AuditRules extends StepRules {
   readonly intervalSteps: number;
   readonly flatLength: number;
   readonly tolerance: number;
@@ -228,8 +223,7 @@ async function reExecution(options: AuditOptions, evidence: Evidence): Promise<R
   const { claim, interval, rules } = options;
   const { start, end, feedback, contributionBase } = evidence;
   const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
-  const steps: ReExecution['steps'][number][] = [];
-  for (let step = from; step < to; step++) steps.push(await stepOf(options, step));
+  const steps = await stepsOf(options, from, to);
   return {
     place: must(placeOf(start.index, rules.flatLength), 'checked before'),
     start: trainedOf(start),
@@ -248,32 +242,10 @@ async function reExecution(options: AuditOptions, evidence: Evidence): Promise<R
   };
 }
 
-async function stepOf({ claim, rules, dataset }: AuditOptions, step: number) {
-  const { nodeId, round } = claim;
-  const batches = await Promise.all(
-    Array.from({ length: rules.microbatches }, async (_, index) => {
-      const { tokens, labels } = await batchOf({ ...rules, dataset, nodeId, round, step, index });
-      return { tokens, labels };
-    }),
-  );
-  return { batches, learningRate: learningRate(rules, round * rules.innerSteps + step) };
-}
-
 function trainedOf({ tensors }: HeldState): ReExecution['start'] {
   return {
     weights: must(tensors.weights, 'weights'),
     firstMoments: must(tensors.firstMoments, 'firstMoments'),
     secondMoments: must(tensors.secondMoments, 'secondMoments'),
   };
-}
-
-/** What the prover hands over for a replay: the batches and rates of steps [from, to) of a round. */
-export async function stepsOf(
-  options: Pick<AuditOptions, 'claim' | 'rules' | 'dataset'>,
-  from: number,
-  to: number,
-): Promise<ReExecution['steps']> {
-  const steps: ReExecution['steps'][number][] = [];
-  for (let step = from; step < to; step++) steps.push(await stepOf(options as AuditOptions, step));
-  return steps;
 }

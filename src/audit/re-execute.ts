@@ -15,13 +15,14 @@ import {
 } from '../diloco/local-state.ts';
 import { cutStages } from '../model/stage-cut.ts';
 import { createSegments, flatLength, forEachPiece, type Segment } from '../optim/segments.ts';
-import { type Batch, createStageTrainer, embeddingScratchBytes } from '../optim/stage-trainer.ts';
+import { createStageTrainer, embeddingScratchBytes } from '../optim/stage-trainer.ts';
 import { assert, must } from '../std/assert.ts';
 import type { HashHex } from '../std/hash.ts';
 import { CodedError } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
-import { compareStates, isWithin } from './compare.ts';
+import { compareStates } from './compare.ts';
+import type { ClaimedStep } from './steps.ts';
 import type { Disagreement } from './tolerance.ts';
 
 /** One tensor of a state, leaf by leaf (f32 little-endian), as it came from the evidence. */
@@ -41,7 +42,7 @@ export interface ReExecution {
   readonly end: ClaimedTensors;
   /** Leaf hashes of the error feedback, which no inner step changes. */
   readonly feedbackLeaves: Leaves;
-  readonly steps: readonly { readonly batches: readonly Batch[]; readonly learningRate: number }[];
+  readonly steps: readonly ClaimedStep[];
   /** For the last interval of a round that made a contribution: of what, and the hash of its blob. */
   readonly contribution?: {
     readonly base: Leaves;
@@ -139,13 +140,15 @@ export async function createReExecutor(
         name === 'errorFeedback' ? request.feedbackLeaves : segmentLeafHashes(segments, name, flat),
       );
       const stateHash = localStateHash(plan, { ...place, step, optimizerSteps }, leaves);
-      const { disagreement, claimedUpdate } = compareStates(segments, start, end, inner.epsilon);
+      const rates = steps.reduce((sum, { learningRate }) => sum + learningRate, 0);
+      const compared = { start, claimed: end, epsilon: inner.epsilon, rates };
+      const { disagreement, hasMoved } = compareStates(segments, compared);
+      const { update, moments, direction } = disagreement;
       const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement });
-      if (claimedUpdate === 0 && disagreement.update > 0) return found('no-work', 'no weight has changed');
-      if (!isWithin(disagreement.update, tolerance))
-        return found('update-mismatch', `${disagreement.update} of the update's length`);
-      if (!isWithin(disagreement.moments, tolerance) || !isWithin(disagreement.direction, tolerance))
-        return found('moments-mismatch', `${disagreement.moments}, ${disagreement.direction}`);
+      if (!hasMoved && update > 0) return found('no-work', 'no weight has changed');
+      if (update > tolerance) return found('update-mismatch', `${update} of the update's length`);
+      if (Math.max(moments, direction) > tolerance)
+        return found('moments-mismatch', `${moments}, ${direction}`);
       if (!contributes(request)) return found('wrong-contribution');
       return found('valid');
     },

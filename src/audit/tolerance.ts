@@ -3,7 +3,11 @@
  * engine. Measured by `bench/audit-disagreement.ts`, table and method in docs/audit.md.
  */
 
-/** Relative L2 distances between claim and recomputation. */
+/**
+ * Relative L2 distances between claim and recomputation, each without its `outliersMax` elements furthest off. AdamW
+ * divides a gradient by its own size: where sums cancel to as little as their rounding, two honest engines may step to
+ * opposite sides, and in a small model one such element outweighs the rest (docs/audit.md).
+ */
 export interface Disagreement {
   /** Of the update: ‖w − w′‖ ÷ ‖w′ − w_start‖. */
   readonly update: number;
@@ -14,7 +18,14 @@ export interface Disagreement {
    * small anyway shows here, and in no norm of v.
    */
   readonly direction: number;
+  /** That of the update with all elements: for the record, no verdict depends on it. */
+  readonly untrimmed: number;
 }
+
+/** Elements of a whole model that one interval may have off, each within `outlierStepsMax`. */
+export const outliersMax = 8;
+/** How far one of them may be off: so many times the sum of the interval's learning rates. */
+export const outlierStepsMax = 4;
 
 /** No honest engine may be further off than this in one interval, whatever was measured. */
 export const toleranceMax = 1e-3;
