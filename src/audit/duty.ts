@@ -1,0 +1,64 @@
+/**
+ * What an auditor does with a duty that was drawn for it: wait for its budget, audit, and make the commitment and the
+ * revelation that the ledger takes. It keeps asking for evidence as long as there is time. It sends no transaction.
+ */
+import { type RevealBody, verdictCommitment } from '../ledger/verdict.ts';
+import { fromHex } from '../std/bytes.ts';
+import { type Clock, sleep } from '../std/clock.ts';
+import { type AuditOptions, type AuditVerdict, auditInterval } from './audit-interval.ts';
+import type { AuditBudget } from './budget.ts';
+import { intervalRange } from './claim.ts';
+
+export interface DutyOptions extends AuditOptions {
+  readonly networkId: Uint8Array;
+  /** This node. */
+  readonly auditor: string;
+  /** `proofKey` of the audited proof. */
+  readonly duty: string;
+  /** 32 random bytes, kept until the revelation: whoever knows them can read the commitment. */
+  readonly salt: Uint8Array;
+  readonly clock: Clock;
+  readonly budget: AuditBudget;
+  /** Compute time that the executor has used so far. */
+  readonly cpuMs: () => Promise<number>;
+  /** When to commit at the latest: evidence that has not come by then counts as withheld. */
+  readonly untilMs: number;
+  /** Ends it without a verdict: the node stops, or the duty is gone. */
+  readonly signal: AbortSignal;
+}
+
+export interface DutyResult {
+  readonly finding: AuditVerdict;
+  readonly commitment: Uint8Array;
+  /** To be kept where a restart finds it: a commitment that is never revealed costs a fee. */
+  readonly reveal: RevealBody;
+}
+
+/** Between two attempts to get the evidence. */
+const retryMs = 2_000;
+
+/** Undefined when the budget does not allow it in time: an audit that was not done is never a pass. Rejects on abort. */
+export async function performDuty(options: DutyOptions): Promise<DutyResult | undefined> {
+  const { claim, interval, rules, clock, budget, untilMs, signal } = options;
+  const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
+  for (;;) {
+    const waitMs = budget.waitMs(to - from);
+    if (waitMs === 0) break;
+    if (clock.nowMs() + waitMs > untilMs) return undefined;
+    await sleep(clock, waitMs, signal);
+  }
+  for (;;) {
+    signal.throwIfAborted();
+    const before = await options.cpuMs();
+    const finding = await auditInterval(options);
+    budget.spent((await options.cpuMs()) - before, to - from);
+    if (finding.verdict !== 'withheld' || clock.nowMs() + retryMs > untilMs) return result(options, finding);
+    await sleep(clock, retryMs, signal);
+  }
+}
+
+function result({ networkId, auditor, duty, salt }: DutyOptions, finding: AuditVerdict): DutyResult {
+  const { verdict, stateHash } = finding;
+  const reveal = { duty, verdict, hash: fromHex(stateHash), salt };
+  return { finding, reveal, commitment: verdictCommitment(networkId, auditor, reveal) };
+}
