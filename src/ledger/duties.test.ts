@@ -35,9 +35,10 @@ function giveStake(world: LedgerWorld, nodeId: string, stake: bigint): void {
   world.endow(nodeId, stake);
   const account = world.state.get('account', nodeId)!;
   const chain = chainOf(world.state);
+  const registered = world.state.get('member', nodeId)?.registered;
   commit(world.state, [
     { table: 'account', key: nodeId, row: { ...account, balance: account.balance - stake, stake } },
-    { table: 'chain', key: '', row: { ...chain, bonded: chain.bonded + stake } },
+    { table: 'chain', key: '', row: { ...chain, bonded: chain.bonded + (registered ? stake : 0n) } },
   ]);
 }
 
