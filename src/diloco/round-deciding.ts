@@ -7,15 +7,15 @@ import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId } from '../net/transport.ts';
 import { assert } from '../std/assert.ts';
 import { cancelDeadline, notice } from './round-collecting.ts';
-import { decodeRoundList, type RoundList, shareOf } from './round-list.ts';
-import { change, isDecided, type RoundState, wakeWaiting } from './round-state.ts';
+import { type RoundList, shareOf } from './round-list.ts';
+import { change, isDecided, listOf, type RoundState, wakeWaiting } from './round-state.ts';
 
 /** Decided lists kept until their round is closed here. */
 const decidedKept = 64;
 
 /** Takes the next decision of consensus. */
 export function takeDecision(r: RoundState, { block }: DecidedBlock): void {
-  const decoded = decodeRoundList(r.options.networkId, block.payload);
+  const decoded = listOf(r, block.payload);
   assert(decoded.ok, 'consensus decided a list that no honest member can have voted for');
   const list = decoded.value;
   // Voters that have not heard of a decision yet may let a second list of its round pass: the first one counts. A

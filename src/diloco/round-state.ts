@@ -6,13 +6,14 @@ import type { KeyPair } from '../identity/keys.ts';
 import type { Announcement } from '../ledger/announcement.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
-import type { HashHex } from '../std/hash.ts';
+import { type HashHex, sha256Hex } from '../std/hash.ts';
+import { accept, type Outcome } from '../std/outcome.ts';
 import type { BlobShelf } from './blob-exchange.ts';
 import type { BlobShape } from './compression/blob.ts';
 import type { ContributionPool } from './contribution-pool.ts';
 import { type Arrival, createStageDeadlines, type StageDeadlines } from './deadline.ts';
 import type { StageReplica } from './replica.ts';
-import { type RoundList, shareOf } from './round-list.ts';
+import { decodeRoundList, type RoundList, shareOf } from './round-list.ts';
 
 export interface RoundOptions {
   readonly networkId: Uint8Array;
@@ -44,6 +45,8 @@ export interface RoundState {
   /** Lists by round, from the one that has begun on. */
   readonly decided: Map<number, RoundList>;
   newestDecided: number;
+  /** The newest lists seen, by the hash of their payload. */
+  readonly seen: Map<HashHex, RoundList>;
   /** Resumes of those who wait for a change. */
   readonly waiting: Set<() => void>;
   round: number;
@@ -73,6 +76,7 @@ export function newRoundState(options: RoundOptions, pool: ContributionPool): Ro
     pool,
     decided: new Map(),
     newestDecided: -1,
+    seen: new Map(),
     waiting: new Set(),
     round: -1,
     base: '',
@@ -85,6 +89,20 @@ export function newRoundState(options: RoundOptions, pool: ContributionPool): Ro
     cancelTimer: () => {},
     cancelRepeat: () => {},
   };
+}
+
+const seenMax = 8;
+
+/** The list of a payload, or what is wrong with it. Consensus shows each payload several times: it is checked once. */
+export function listOf(r: RoundState, payload: Uint8Array): Outcome<RoundList> {
+  const hash = sha256Hex(payload);
+  const known = r.seen.get(hash);
+  if (known) return accept(known);
+  const decoded = decodeRoundList(r.options.networkId, payload);
+  if (!decoded.ok) return decoded;
+  r.seen.set(hash, decoded.value);
+  for (const old of r.seen.keys()) if (r.seen.size > seenMax) r.seen.delete(old);
+  return decoded;
 }
 
 /** Whether the list of this round is decided, or a later one. */

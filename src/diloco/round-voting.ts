@@ -6,8 +6,8 @@ import type { ProposalContext } from '../consensus/types.ts';
 import type { Announcement } from '../ledger/announcement.ts';
 import { basesFit, listable } from './round-bases.ts';
 import { emptyStages } from './round-collecting.ts';
-import { decodeRoundList, drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';
-import { change, isDecided, type RoundState } from './round-state.ts';
+import { drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';
+import { change, isDecided, listOf, type RoundState } from './round-state.ts';
 
 /** The list of what is here; undefined when there is nothing to decide, or the chain already carries the round. */
 export async function propose(r: RoundState, context: ProposalContext): Promise<Uint8Array | undefined> {
@@ -23,7 +23,7 @@ export async function validate(
   payload: Uint8Array,
   context: ProposalContext,
 ): Promise<boolean> {
-  const decoded = decodeRoundList(r.options.networkId, payload);
+  const decoded = listOf(r, payload);
   if (!decoded.ok) return false;
   const list = decoded.value;
   const { signal } = context;
@@ -57,7 +57,7 @@ function drawn(r: RoundState): RoundList {
 
 function carriesRound(r: RoundState, context: ProposalContext, wanted: number): boolean {
   return context.undecided.some((payload) => {
-    const list = decodeRoundList(r.options.networkId, payload);
+    const list = listOf(r, payload);
     return list.ok && list.value.round >= wanted;
   });
 }
