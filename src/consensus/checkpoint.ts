@@ -81,7 +81,8 @@ export function verifyEpochs(
   for (const end of ends) {
     const next = verifyEnd(at, end, options);
     if (!next.ok) return next;
-    if ('timeMs' in at && next.value.timeMs < at.timeMs) return reject('time-runs-back', `epoch ${end.epoch}`);
+    if ('timeMs' in at && next.value.timeMs < at.timeMs)
+      return reject('time-runs-back', `epoch ${end.epoch}`);
     at = next.value;
   }
   return accept(at);
@@ -103,14 +104,21 @@ export function verifyEnd(
   const domain = epochDomain(networkId, epoch);
   const hashes = blocks.map(({ block }) => blockHash(domain, block));
   for (const [i, { block }] of blocks.slice(1).entries()) {
-    const extends_ = block.parentHeight === blocks[i]!.block.height && equalBytes(block.parentHash, hashes[i]!);
+    const extends_ =
+      block.parentHeight === blocks[i]!.block.height && equalBytes(block.parentHash, hashes[i]!);
     if (!extends_ || block.payload.length > 0) return reject('unlinked', `block ${block.height}`);
   }
   const { certificate } = last;
   if (!certificate) return reject('no-certificate', `epoch ${epoch}`);
-  const ofLast = certificate.height === last.block.height && equalBytes(certificate.blockHash, hashes.at(-1)!);
+  const ofLast =
+    certificate.height === last.block.height && equalBytes(certificate.blockHash, hashes.at(-1)!);
   if (certificate.kind !== 'finalize' || !ofLast) return reject('bad-certificate', 'of another block');
-  const proof = verifyCertificate(certificate, domain, memberSet(start.members, limits.membersMax), signatures);
+  const proof = verifyCertificate(
+    certificate,
+    domain,
+    memberSet(start.members, limits.membersMax),
+    signatures,
+  );
   if (!proof.ok) return reject('bad-certificate', proof.code);
   return accept(startAfter(named.value, hashes[0]!));
 }

@@ -7,8 +7,8 @@ import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { blockHash } from './block.ts';
 import { verifyCertificate } from './certificate.ts';
 import { type ConsensusState, fail, noteHeard } from './state.ts';
-import { reconsider } from './voting.ts';
 import type { DecidedBlock } from './types.ts';
+import { reconsider } from './voting.ts';
 
 /** Extends the decided chain; the caller has checked links and certificate. Leaves the height to the caller. */
 export function decide(r: ConsensusState, blocks: readonly DecidedBlock[]): void {

@@ -43,7 +43,8 @@ export function encodeEpochEnd(epoch: number, next: NextEpoch, limits: Consensus
   memberSet(next.members, limits.membersMax);
   const { stateRoot, timeMs, members } = next;
   const payload = encodeCanonical([endTag, epoch, stateRoot, timeMs, membersBody(members)]);
-  if (payload.length > limits.payloadBytesMax) throw new CodedError('bad-members', 'member list: too many bytes');
+  if (payload.length > limits.payloadBytesMax)
+    throw new CodedError('bad-members', 'member list: too many bytes');
   return payload;
 }
 
@@ -58,7 +59,8 @@ export function decodeEpochEnd(
   const [tag, epoch, stateRoot, timeMs, list] = decoded.value as unknown[];
   if (tag !== endTag || !isEpoch(epoch)) return reject('schema', 'epoch end');
   if (!(stateRoot instanceof Uint8Array) || stateRoot.length !== 32) return reject('schema', 'state root');
-  if (typeof timeMs !== 'number' || !Number.isSafeInteger(timeMs) || timeMs < 0) return reject('schema', 'time');
+  if (typeof timeMs !== 'number' || !Number.isSafeInteger(timeMs) || timeMs < 0)
+    return reject('schema', 'time');
   const members = readMembers(list, limits);
   return members.ok ? accept({ epoch, stateRoot, timeMs, members: members.value }) : members;
 }
@@ -88,10 +90,7 @@ export function readMembers(value: unknown, limits: ConsensusLimits): Outcome<Me
 }
 
 /** The epoch that begins where a block with this payload, certified, ended the one before. */
-export function startAfter(
-  end: NextEpoch & { readonly epoch: number },
-  endHash: Uint8Array,
-): CertifiedStart {
+export function startAfter(end: NextEpoch & { readonly epoch: number }, endHash: Uint8Array): CertifiedStart {
   const { epoch, members, stateRoot, timeMs } = end;
   return { epoch: epoch + 1, members, root: endHash, stateRoot, timeMs };
 }

@@ -2,8 +2,9 @@
  * The state of consensus over epochs, and the replica of one epoch in it: what it asks of the application and what it
  * hands on. When epochs change, `epochs.ts` says.
  */
-import type { Clock } from '../std/clock.ts';
+
 import { equalBytes } from '../std/bytes.ts';
+import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
 import { encodeEpochEnd, epochDomain, isEpochEnd } from './epoch-end.ts';
 import type { EpochJournal } from './epoch-journal.ts';
@@ -43,8 +44,14 @@ export interface EpochsState {
   awake: boolean;
   readonly evidence: Equivocation[];
   readonly early: { readonly epoch: number; readonly from: string; readonly message: Uint8Array }[];
-  /** Others seem to be in a later epoch: when and from where we asked for what leads there. */
-  readonly hint: { cancel: (() => void) | undefined; at: Position; attempts: number; sent: number };
+  /** When and from where we ask for what we may have missed, and whether somebody spoke of a later epoch since. */
+  readonly lag: {
+    cancel: (() => void) | undefined;
+    at: Position;
+    attempts: number;
+    heard: boolean;
+    sent: number;
+  };
   /** Forgetting of old epochs, one after the other. */
   housekeeping: Promise<void>;
   phase: 'running' | 'stopped' | 'failed';
@@ -135,7 +142,12 @@ export function endOf(s: EpochsState, slot: Slot): Promise<Uint8Array | undefine
 function noteEvidence(s: EpochsState, slot: Slot, evidence: Evidence): void {
   const { epoch } = slot.start;
   const { networkId } = s.options;
-  const equivocation = encodeEvidence(evidence, { networkId, epoch, members: slot.members, limits: s.limits });
+  const equivocation = encodeEvidence(evidence, {
+    networkId,
+    epoch,
+    members: slot.members,
+    limits: s.limits,
+  });
   s.evidence.push(equivocation);
   if (s.evidence.length > s.limits.evidenceMax) s.evidence.shift();
   s.application.evidence?.(equivocation);
@@ -145,7 +157,7 @@ function noteEvidence(s: EpochsState, slot: Slot, evidence: Evidence): void {
 export function failAll(s: EpochsState, error: unknown): void {
   if (s.phase !== 'running') return;
   s.phase = 'failed';
-  s.hint.cancel?.();
+  s.lag.cancel?.();
   for (const { replica } of s.slots.values()) void replica.stop();
   s.application.failed?.(error);
 }

@@ -78,7 +78,10 @@ export interface EpochApplication extends Omit<Application, 'decided' | 'evidenc
 export interface EpochsOptions
   extends Omit<ConsensusOptions, 'members' | 'application' | 'appliedHeight' | 'root' | 'silent'> {
   readonly application: EpochApplication;
-  /** The network's first epoch, or a later one verified from a checkpoint. The store knows those that came after it. */
+  /**
+   * The network's first epoch, or the one whose state the application was last given by a snapshot: it never stands
+   * before it. What came after, the store knows.
+   */
   readonly start: EpochStart;
   /** The last payload whose effects the application holds durably; default: what was noted here. */
   readonly applied?: Position;

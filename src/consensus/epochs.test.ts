@@ -10,9 +10,16 @@ import { CodedError } from '../std/outcome.ts';
 import { memoryStore, type Store } from '../std/store.ts';
 import { genesisHash } from './block.ts';
 import { encodeEpochEnd, epochDomain, isEpochEnd } from './epoch-end.ts';
-import { createEpochs } from './epochs.ts';
-import type { CertifiedStart, EpochsOptions, EpochsReplica, EpochStart, NextEpoch, Position } from './epoch-types.ts';
+import type {
+  CertifiedStart,
+  EpochStart,
+  EpochsOptions,
+  EpochsReplica,
+  NextEpoch,
+  Position,
+} from './epoch-types.ts';
 import { decodeEnvelope, decodeRun, encodeEnvelope, encodeRun } from './epoch-wire.ts';
+import { createEpochs } from './epochs.ts';
 import { defaultLimits, defaultTiming } from './limits.ts';
 import { decodeMessage, type Message } from './messages.ts';
 import type { Member } from './types.ts';
@@ -243,7 +250,10 @@ test('who missed the last block of an epoch gets it from those who have gone on'
 });
 
 test('a node that was away takes run after run, and hears when nothing older is left', async () => {
-  const network = createNetwork([[0, 1, 2, 3], [1, 2, 3]]);
+  const network = createNetwork([
+    [0, 1, 2, 3],
+    [1, 2, 3],
+  ]);
   await network.openAll([0, 1, 2, 3]);
   await network.decide(5);
   const away = await network.open(5);
@@ -330,7 +340,14 @@ function dyingStore(inner: Store, writes: number, died: () => void): Store {
 
 test('killed at every write around the end of an epoch, then restarted: in the right epoch, no double vote', async () => {
   for (let writes = 1; writes < 48; writes++) {
-    const network = createNetwork([[0, 1, 2, 3], [0, 1, 2], [1, 2, 3, 4]], 1);
+    const network = createNetwork(
+      [
+        [0, 1, 2, 3],
+        [0, 1, 2],
+        [1, 2, 3, 4],
+      ],
+      1,
+    );
     const store = memoryStore();
     const first = await network.open(1, { store: dyingStore(store, writes, () => network.nodes.delete(1)) });
     for (const index of [0, 2, 3, 4]) await network.open(index);
@@ -353,7 +370,8 @@ test('killed at every write around the end of an epoch, then restarted: in the r
       assert.equal(said.get(name) ?? toHex(blockHash), toHex(blockHash), name);
       said.set(name, toHex(blockHash));
     }
-    for (const name of said.keys()) assert.ok(!name.includes('finalize') || !said.has(name.replace('finalize', 'dummy')));
+    for (const name of said.keys())
+      assert.ok(!name.includes('finalize') || !said.has(name.replace('finalize', 'dummy')));
   }
 });
 
@@ -366,7 +384,9 @@ test('a node put back into an epoch where it has voted follows it silently', asy
   // Its own votes of epoch 0 may be forgotten: it has been in epoch 1 since.
   await network.open(1, { applied: { epoch: 0, height: 0 }, application: replayed(network) });
   await network.run(1);
-  const votes = network.said.filter(({ node, epoch, message }) => node === 1 && epoch === 0 && message.type === 'vote');
+  const votes = network.said.filter(
+    ({ node, epoch, message }) => node === 1 && epoch === 0 && message.type === 'vote',
+  );
   assert.deepEqual(votes, []);
   await network.run(10);
   assert.equal(network.nodes.get(1)!.epochs.status().epoch, 1);
@@ -417,7 +437,11 @@ test('a node whose state differs from what the members certify stops and says so
 
 test('an application cannot be made to end an epoch by a payload', async () => {
   const network = createNetwork([[0, 1, 2, 3]]);
-  const forged = encodeEpochEnd(0, { members: [all[1]!], stateRoot: new Uint8Array(32), timeMs: 0 }, defaultLimits);
+  const forged = encodeEpochEnd(
+    0,
+    { members: [all[1]!], stateRoot: new Uint8Array(32), timeMs: 0 },
+    defaultLimits,
+  );
   assert.ok(isEpochEnd(forged) && !isEpochEnd(utf8('0')) && !isEpochEnd(new Uint8Array()));
   for (const index of [0, 1, 2, 3]) {
     await network.open(index, {

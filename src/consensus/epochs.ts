@@ -8,8 +8,23 @@ import { CodedError, type Outcome, reject } from '../std/outcome.ts';
 import { noHash } from './certificate.ts';
 import { decodeEpochEnd, encodeStart, startAfter } from './epoch-end.ts';
 import { openEpochJournal } from './epoch-journal.ts';
-import { type EpochsState, endOf, failAll, mismatch, openSlot, type Slot, type SlotOptions } from './epoch-state.ts';
-import type { EpochRun, EpochStart, EpochsOptions, EpochsReplica, EpochsStatus, Position } from './epoch-types.ts';
+import {
+  type EpochsState,
+  endOf,
+  failAll,
+  mismatch,
+  openSlot,
+  type Slot,
+  type SlotOptions,
+} from './epoch-state.ts';
+import type {
+  EpochRun,
+  EpochStart,
+  EpochsOptions,
+  EpochsReplica,
+  EpochsStatus,
+  Position,
+} from './epoch-types.ts';
 import { decodeEnvelope, encodeEnvelope, encodeRun, envelopeBytes } from './epoch-wire.ts';
 import { defaultLimits, defaultTiming } from './limits.ts';
 import { encodeMessage } from './messages.ts';
@@ -41,7 +56,7 @@ export async function createEpochs(options: EpochsOptions): Promise<EpochsReplic
     awake: false,
     evidence: [],
     early: [],
-    hint: { cancel: undefined, at: { epoch: 0, height: 0 }, attempts: 0, sent: 0 },
+    lag: { cancel: undefined, at: { epoch: 0, height: 0 }, attempts: 0, heard: false, sent: 0 },
     housekeeping: Promise.resolve(),
     phase: 'running',
   };
@@ -59,10 +74,13 @@ function resumeAt(
   starts: ReadonlyMap<number, EpochStart>,
   newest: number,
 ): EpochStart {
-  const epoch = applied?.epoch ?? Math.max(newest, start.epoch);
+  const epoch = Math.max(applied?.epoch ?? newest, start.epoch);
   const known = starts.get(epoch);
   if (known && start.epoch === epoch && !equalBytes(encodeStart(known), encodeStart(start))) {
-    throw new CodedError('consensus-store-foreign', `the consensus store began epoch ${epoch} with another block`);
+    throw new CodedError(
+      'consensus-store-foreign',
+      `the consensus store began epoch ${epoch} with another block`,
+    );
   }
   if (known) return known;
   if (start.epoch === epoch) return start;
@@ -108,6 +126,7 @@ function openLater(s: EpochsState, slot: Slot): void {
     slot.open = true;
     if (slot !== s.current) return;
     if (s.awake) slot.replica.wake();
+    askIfVoiceless(s);
     endOf(s, slot).then(
       (end) => {
         if (end) slot.replica.wake();
@@ -159,6 +178,7 @@ function replicaOf(s: EpochsState): EpochsReplica {
     wake() {
       s.awake = true;
       s.current.replica.wake();
+      askIfVoiceless(s);
     },
     status: (): EpochsStatus => ({
       ...s.current.replica.status(),
@@ -173,7 +193,7 @@ function replicaOf(s: EpochsState): EpochsReplica {
     evidence: () => s.evidence.slice(),
     async stop() {
       if (s.phase === 'running') s.phase = 'stopped';
-      s.hint.cancel?.();
+      s.lag.cancel?.();
       await Promise.all([...s.slots.values()].map(({ replica }) => replica.stop()));
       await s.housekeeping.catch(() => {});
     },
@@ -182,14 +202,17 @@ function replicaOf(s: EpochsState): EpochsReplica {
 
 function receiveEnvelope(s: EpochsState, from: string, bytes: Uint8Array): Outcome<void> {
   if (s.phase !== 'running') return reject('not-running');
-  const envelope = decodeEnvelope(bytes, { ...s.limits, messageBytesMax: s.limits.messageBytesMax + envelopeBytes });
+  const envelope = decodeEnvelope(bytes, {
+    ...s.limits,
+    messageBytesMax: s.limits.messageBytesMax + envelopeBytes,
+  });
   if (!envelope.ok) return envelope;
   const { epoch, message } = envelope.value;
   const slot = s.slots.get(epoch);
   if (slot?.open) return slot.replica.receive(from, message);
   const current = s.current.start.epoch;
   if (epoch < current) return reject('old-epoch', `${epoch}`);
-  if (epoch > current) askForEnd(s);
+  if (epoch > current) hearOfLater(s);
   if (epoch > current + 1) return reject('later-epoch', `${epoch}`);
   // Nothing in it can be checked yet; at worst it keeps out a message that will be said again.
   s.early.push({ epoch, from, message });
@@ -197,25 +220,48 @@ function receiveEnvelope(s: EpochsState, from: string, bytes: Uint8Array): Outco
   return reject('early', `${epoch}`);
 }
 
-/** Somebody speaks of a later epoch, perhaps truly: asks for what is missing here, at growing intervals. */
-function askForEnd(s: EpochsState): void {
-  const { hint, timing } = s;
-  if (hint.cancel) return;
+/** Somebody speaks of a later epoch, perhaps truly. */
+function hearOfLater(s: EpochsState): void {
+  s.lag.heard = true;
+  askLater(s, s.timing.deltaMs / 2);
+}
+
+/**
+ * A node without a vote that wants a decision cannot know whether nobody decides, or whether it missed the end of its
+ * epoch and is one of the next members that all others wait for. So it asks.
+ */
+function askIfVoiceless(s: EpochsState): void {
+  if (s.awake && !s.current.replica.status().member) askLater(s, 4 * s.timing.deltaMs);
+}
+
+/** Asks for what follows here, if nothing moves meanwhile; at growing intervals while that stays so. */
+function askLater(s: EpochsState, firstMs: number): void {
+  const { lag, timing } = s;
+  if (lag.cancel) return;
   const { epoch } = s.current.start;
   const height = s.current.replica.status().decidedHeight;
-  if (hint.at.epoch !== epoch || hint.at.height !== height) {
-    hint.at = { epoch, height };
-    hint.attempts = 0;
+  if (lag.at.epoch !== epoch || lag.at.height !== height) {
+    lag.at = { epoch, height };
+    lag.attempts = 0;
   }
-  const delayMs = grown(timing.deltaMs / 2, timing.retransmitGrowth, hint.attempts++, timing.retransmitMsMax);
-  hint.cancel = s.clock.setTimer(delayMs, () => {
-    hint.cancel = undefined;
+  const delayMs = grown(firstMs, timing.retransmitGrowth, lag.attempts++, timing.retransmitMsMax);
+  lag.cancel = s.clock.setTimer(delayMs, () => {
+    lag.cancel = undefined;
+    if (s.phase !== 'running') return;
     const { replica, start } = s.current;
-    if (s.phase !== 'running' || start.epoch !== epoch || replica.applying()) return;
-    const wanted = { type: 'want', height: replica.status().decidedHeight + 1, hash: noHash } as const;
-    s.options.broadcast(encodeEnvelope(epoch, encodeMessage(wanted, ++hint.sent)));
-    s.application.behind?.({ epoch: epoch + 1, height: 0 });
+    if (start.epoch === epoch && replica.status().decidedHeight === height && !replica.applying()) ask(s);
+    lag.heard = false;
+    askIfVoiceless(s);
   });
+}
+
+function ask(s: EpochsState): void {
+  const { epoch, height } = s.lag.at;
+  if (s.lag.heard) {
+    const wanted = { type: 'want', height: height + 1, hash: noHash } as const;
+    s.options.broadcast(encodeEnvelope(epoch, encodeMessage(wanted, ++s.lag.sent)));
+  }
+  s.application.behind?.({ epoch: epoch + 1, height: 0 });
 }
 
 function decidedSince(s: EpochsState, position: Position): EpochRun {

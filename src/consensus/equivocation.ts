@@ -8,7 +8,13 @@ import { equalBytes } from '../std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { isHeight } from './block.ts';
-import { noHash, type StatementKind, statementCode, statementDigest, statementKindOf } from './certificate.ts';
+import {
+  noHash,
+  type StatementKind,
+  statementCode,
+  statementDigest,
+  statementKindOf,
+} from './certificate.ts';
 import { epochDomain, isEpoch } from './epoch-end.ts';
 import type { Equivocation } from './epoch-types.ts';
 import { readStatement, type Statement } from './evidence.ts';
