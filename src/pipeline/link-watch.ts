@@ -23,8 +23,8 @@ export interface LinkWatch {
 export const silenceMsMin = 200;
 /** From this round trip on a link is a wide one, where packets are lost; on a local one nobody waits for that. */
 const wideRoundTripMs = 10;
-/** A peer can delay its answers to measurements: no more than this is believed. */
-const wideRoundTripMsMax = 1_000;
+/** A peer can delay its answers to measurements, and a busy machine its own: no more than this is believed. */
+const wideRoundTripMsMax = 500;
 /** A lost frame is late by a round trip and TCP's least retransmission timeout (200 ms on Linux), after the pause between two
  * frames; one more pause is for jitter. */
 const repairMs = 2 * frameMs + 200;

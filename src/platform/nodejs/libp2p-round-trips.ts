@@ -17,8 +17,8 @@ export interface RoundTrips {
   close(): void;
 }
 
-const measurements = 4;
-const pauseMs = 500;
+/** Between the measurements of a row. The last comes late: nodes that have just started are busy. */
+const pausesMs = [500, 1_000, 2_000, 30_000];
 /** As often as Yamux pings. Routes change: then the measurements before count no more. */
 const renewMs = 10 * 60_000;
 
@@ -29,16 +29,18 @@ interface Measured {
 
 export function measureRoundTrips({ clock, onPeerChange, ping }: RoundTripsOptions): RoundTrips {
   const peers = new Map<NodeId, Measured>();
-  const measure = async (peer: NodeId, entry: Measured, left: number, leastMs?: number): Promise<void> => {
+  const measure = async (peer: NodeId, entry: Measured, done = 0, leastMs?: number): Promise<void> => {
     const tookMs = await ping(peer).catch(() => undefined);
     if (peers.get(peer) !== entry) return;
     const least = tookMs === undefined ? leastMs : Math.min(leastMs ?? tookMs, tookMs);
+    const pauseMs = pausesMs[done];
+    const isLast = pauseMs === undefined;
     // While a new row of measurements goes on, the one before counts.
-    if (least !== undefined && (left === 0 || least < (entry.leastMs ?? Number.POSITIVE_INFINITY)))
+    if (least !== undefined && (isLast || least < (entry.leastMs ?? Number.POSITIVE_INFINITY)))
       entry.leastMs = least;
-    const next =
-      left > 0 ? () => measure(peer, entry, left - 1, least) : () => measure(peer, entry, measurements - 1);
-    entry.cancel = clock.setTimer(left > 0 ? pauseMs : renewMs, () => void next());
+    entry.cancel = isLast
+      ? clock.setTimer(renewMs, () => void measure(peer, entry))
+      : clock.setTimer(pauseMs, () => void measure(peer, entry, done + 1, least));
   };
   const forget = (peer: NodeId) => {
     peers.get(peer)?.cancel();
@@ -49,7 +51,7 @@ export function measureRoundTrips({ clock, onPeerChange, ping }: RoundTripsOptio
     if (!connected) return;
     const entry: Measured = { leastMs: undefined, cancel: () => {} };
     peers.set(peer, entry);
-    void measure(peer, entry, measurements - 1);
+    void measure(peer, entry);
   });
   return {
     of: (peer) => peers.get(peer)?.leastMs,
