@@ -9,7 +9,7 @@ import type { Draft } from './draft.ts';
 import { chainOf, credit } from './money.ts';
 import type { LedgerPolicy } from './policy.ts';
 import type { BlockContext } from './rules.ts';
-import { lastTier, type Ruling, rule } from './ruling.ts';
+import { lastTier, rule } from './ruling.ts';
 import { convict, isConvicted, penalize } from './slash.ts';
 import type { Amount, DutyRow } from './tables.ts';
 import { auditRate, vest } from './vesting.ts';
@@ -141,26 +141,24 @@ function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow)
     escalate(draft, context, key, duty);
     return;
   }
+  const right = ruling.right.filter((node) => !isConvicted(draft, node));
   if (ruling.kind === 'stands') {
     draft.delete('duty', key);
-    reward(draft, duty, duty.reward - payAuditors(draft, policy, ruling, duty.reward));
-  } else {
-    const { reason, right } = ruling;
-    convict(draft, context, { node: duty.prover, reason, reporters: right });
-  }
+    reward(draft, duty, duty.reward - payAuditors(draft, policy, right, duty.reward));
+  } else convict(draft, context, { node: duty.prover, reason: ruling.reason, reporters: right });
   for (const node of ruling.wrong) {
     if (isConvicted(draft, node)) continue;
-    convict(draft, context, { node, reason: 'false-verdict', reporters: ruling.right });
+    convict(draft, context, { node, reason: 'false-verdict', reporters: right });
   }
 }
 
 /** Fees come out of the audited reward, half of it at most. What they sum to. */
-function payAuditors(draft: Draft, policy: LedgerPolicy, ruling: Ruling, reward: Amount): Amount {
-  if (ruling.kind === 'unclear') return 0n;
-  const auditors = BigInt(ruling.right.length);
+function payAuditors(draft: Draft, policy: LedgerPolicy, right: readonly string[], reward: Amount): Amount {
+  if (right.length === 0) return 0n;
+  const auditors = BigInt(right.length);
   const affordable = reward / 2n / auditors;
   const fee = affordable < BigInt(policy.feePerAudit) ? affordable : BigInt(policy.feePerAudit);
-  for (const node of ruling.right) credit(draft, node, fee);
+  for (const node of right) credit(draft, node, fee);
   return fee * auditors;
 }
 

@@ -19,7 +19,7 @@ export type SlashReason =
 export interface Guilt {
   readonly node: string;
   readonly reason: SlashReason;
-  /** Who found it out, in equal shares; nobody: all is burned. The guilty node earns nothing here. */
+  /** Who found it out, in equal shares; nobody: all is burned. The guilty, and other convicts, earn nothing here. */
   readonly reporters: readonly string[];
   /** Of a node that is neither prover nor member: its conviction needs a row. */
   readonly publicKey?: Uint8Array;
@@ -34,7 +34,7 @@ export function convict(draft: Draft, context: BlockContext, guilt: Guilt): Amou
   const { node, reason } = guilt;
   const seized = seize(draft, node, context.timeMs);
   const forfeited = forfeitDuties(draft, node);
-  const reporters = guilt.reporters.filter((reporter) => reporter !== node);
+  const reporters = guilt.reporters.filter((reporter) => reporter !== node && !isConvicted(draft, reporter));
   const share =
     reporters.length === 0
       ? 0n

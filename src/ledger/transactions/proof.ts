@@ -11,6 +11,7 @@ import type { LedgerPolicy } from '../policy.ts';
 import { intervalsOf, type ProofBody, proofFields, proofKey, proofOf } from '../proof.ts';
 import { proofReward, replicasOf } from '../reward.ts';
 import type { Author, BlockContext, TransactionRule } from '../rules.ts';
+import { isConvicted } from '../slash.ts';
 import type { ProverRow } from '../tables.ts';
 import { isBonded, proofsToVest, proverOf, releaseVested } from '../vesting.ts';
 
@@ -93,7 +94,8 @@ function accepted(
   const replicas = replicasOf(draft, constants, body.round, body.stage);
   const minted = mint(draft, proofReward(constants, { body, stake, replicas }));
   const { policy } = constants;
-  const fee = minted < BigInt(policy.feePerProof) ? minted : BigInt(policy.feePerProof);
+  const asked = isConvicted(draft, proposer) ? 0n : BigInt(policy.feePerProof);
+  const fee = minted < asked ? minted : asked;
   credit(draft, proposer, fee);
   const reward = minted - fee;
   const first = isBonded(policy, prover, number, reward);
