@@ -61,6 +61,11 @@ test('who saw evidence that others did not get is not punished for it', () => {
   assert.equal(short(ruling(2, 'v1 v1 v1 v1 w')), 'stands 4:0');
 });
 
+test("a claim that stands by its prover's own weight gets nobody punished", () => {
+  assert.equal(short(ruling(2, 'v2 v1', [2, 1], 5)), 'stands 1:0');
+  assert.equal(short(ruling(2, 'v1 v1 f1', [5, 5, 1], 1)), 'stands 2:1');
+});
+
 test('property: the dishonest with less than a third never convict, save, or get the honest punished', () => {
   const weight = fc.integer({ min: 1, max: 5 });
   const words = fc.constantFrom('v1', 'v2', 'f1', 'f2', 'w', '-');

@@ -59,8 +59,11 @@ function decide(
   { total, own }: { readonly total: bigint; readonly own: bigint },
 ): Ruling {
   const isMost = (nodes: readonly string[]) => 3n * weigh(nodes) > 2n * total;
-  if (groups.valid.length > 0 && 3n * (weigh(groups.valid) + own) > 2n * total)
-    return stands(reveals, groups.valid);
+  if (groups.valid.length > 0 && 3n * (weigh(groups.valid) + own) > 2n * total) {
+    // With the prover's own weight a claim may stand on a few. Only where a third agree is an honest one among them.
+    const wrong = 3n * weigh(groups.valid) >= total ? contradicting(reveals, groups.valid) : [];
+    return { kind: 'stands', right: groups.valid, wrong };
+  }
   const right = [...groups.guilty, ...groups.withheld];
   if (!isMost(right)) return unclear;
   const isFalse = weigh(groups.guilty) >= weigh(groups.withheld);
