@@ -11,13 +11,16 @@ installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).diges
 const seeds = 80;
 
 test(`${seeds} storms: one decision at a height, nothing twice, progress and catch-up in the calm`, async () => {
-  let rounds = 0;
+  const sums = { rounds: 0, epochs: 0, jumps: 0, accusations: 0 };
   for (let seed = 1; seed <= seeds; seed++) {
     const report = await runSeed(consensusScenario, seed);
     assert.ok(report.ok, report.ok ? '' : `${report.detail}\nreplay: ${report.replay}`);
-    rounds += report.result.numbers.rounds!;
+    for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += report.result.numbers[name]!;
   }
-  assert.ok(rounds > 4 * seeds, 'rounds were decided in the storms too, not only after them');
+  assert.ok(sums.rounds > 4 * seeds, 'rounds were decided in the storms too, not only after them');
+  assert.ok(sums.epochs > 4 * seeds, 'members changed');
+  assert.ok(sums.jumps > 0, 'somebody was away for longer than epochs are kept');
+  assert.ok(sums.accusations > 0, 'somebody was caught contradicting itself');
 });
 
 test('canary: f + 1 colluding twins break agreement for some seed, and the replay is said', async () => {
