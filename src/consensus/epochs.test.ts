@@ -312,6 +312,7 @@ test('the next members may be those who missed the end: a node that wants a deci
   assert.ok(next.behind.length > 1 && next.behind.length < 8, `${next.behind.length}`);
   const run = network.nodes.get(0)!.epochs.decidedSince({ epoch: 0, height: 0 });
   assert.ok(next.epochs.adopt(run).ok);
+  await network.run(10);
   await network.decide(1);
   assert.equal(next.epochs.status().epoch, 2);
   assert.deepEqual(next.delivered, ['0', '1']);
