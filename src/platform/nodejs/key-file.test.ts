@@ -6,7 +6,8 @@ import { after, before, test } from 'node:test';
 import { generateKeyPair } from '../../identity/keys.ts';
 import { toHex } from '../../std/bytes.ts';
 import { CodedError } from '../../std/outcome.ts';
-import { createKeyFile, loadKeyFile, loadOrCreateKeyFile } from './key-file.ts';
+import { encryptKey } from './key-encryption.ts';
+import { createKeyFile, inspectKeyFile, loadKeyFile, loadOrCreateKeyFile } from './key-file.ts';
 
 let folder: string;
 let count = 0;
@@ -91,4 +92,68 @@ test('says what is wrong with the path', async () => {
   await assert.rejects(loadOrCreateKeyFile(join(path, 'in', 'no', 'folder')), fails('not-found'));
   await mkdir(path, { mode: 0o700 });
   await assert.rejects(loadOrCreateKeyFile(path), fails('key-damaged'));
+});
+
+const passphrase = 'correct horse battery staple';
+const asked = (text: string) => async () => text;
+
+test('a key under a passphrase: opened with it, never without, and its address is known', async () => {
+  const path = await freshPath();
+  const key = generateKeyPair();
+  await createKeyFile(path, key, passphrase);
+  assert.equal((await stat(path)).mode & 0o777, 0o600);
+  const content = await readFile(path, 'utf8');
+  assert.ok(!content.includes(toHex(key.secretKey)));
+  assert.deepEqual(await inspectKeyFile(path), { nodeId: key.nodeId, encrypted: true });
+  assert.deepEqual(await loadKeyFile(path, asked(passphrase)), key);
+  assert.deepEqual(await loadOrCreateKeyFile(path, asked(passphrase)), key);
+  await assert.rejects(loadKeyFile(path), fails('passphrase-needed'));
+  await assert.rejects(loadOrCreateKeyFile(path), fails('passphrase-needed'));
+  await assert.rejects(loadKeyFile(path, asked('wrong')), fails('wrong-passphrase'));
+  await assert.rejects(loadKeyFile(path, asked('')), fails('bad-passphrase'));
+  await assert.rejects(createKeyFile(path, key, passphrase), fails('already-exists'));
+  assert.equal(await readFile(path, 'utf8'), content);
+});
+
+test('a plain key asks for no passphrase', async () => {
+  const path = await freshPath();
+  const key = await createKeyFile(path, generateKeyPair());
+  const never = () => Promise.reject(new Error('asked'));
+  assert.deepEqual(await loadKeyFile(path, never), key);
+  assert.deepEqual(await inspectKeyFile(path), { nodeId: key.nodeId, encrypted: false });
+});
+
+test('an encrypted key that was changed anywhere does not open', async () => {
+  const key = generateKeyPair();
+  const good = JSON.parse(await encryptKey(key, passphrase, { n: 2 ** 14, r: 8, p: 1 }));
+  const flipped = (text: string) => (text[0] === '0' ? '1' : '0') + text.slice(1);
+  const cases: readonly [change: object, code: string][] = [
+    [{}, 'opens'],
+    [{ sealed: flipped(good.sealed) }, 'wrong-passphrase'],
+    [{ salt: flipped(good.salt) }, 'wrong-passphrase'],
+    [{ nonce: flipped(good.nonce) }, 'wrong-passphrase'],
+    [{ publicKey: toHex(generateKeyPair().publicKey) }, 'wrong-passphrase'],
+    [{ p: 2 }, 'wrong-passphrase'],
+    [{ n: 2 ** 21 }, 'key-damaged'],
+    [{ n: 3 }, 'key-damaged'],
+    [{ p: 1000 }, 'key-damaged'],
+    [{ sealed: '' }, 'key-damaged'],
+    [{ version: 2 }, 'key-damaged'],
+    [{ more: 1 }, 'key-damaged'],
+  ];
+  for (const [change, code] of cases) {
+    const path = await freshPath();
+    await writeFile(path, JSON.stringify({ ...good, ...change }), { mode: 0o600 });
+    const loaded = loadKeyFile(path, asked(passphrase));
+    if (code === 'opens') assert.deepEqual(await loaded, key);
+    else await assert.rejects(loaded, fails(code), JSON.stringify(change));
+  }
+});
+
+test('one passphrase in two Unicode forms is one', async () => {
+  const path = await freshPath();
+  const key = generateKeyPair();
+  const text = await encryptKey(key, 'caf\u00e9', { n: 2 ** 14, r: 8, p: 1 });
+  await writeFile(path, text, { mode: 0o600 });
+  assert.deepEqual(await loadKeyFile(path, asked('cafe\u0301')), key);
 });
