@@ -20,7 +20,7 @@ import {
 export interface RecordingOptions {
   /** s: inner steps between two committed hashes. */
   readonly intervalSteps: number;
-  /** Memory for copies; `evidenceBytesDefault`. A round's start and its newest state are kept in any case. */
+  /** Memory for copies; `evidenceBytesDefault`. The ends of this round and of the one before are kept in any case. */
   readonly bytesMax?: number;
 }
 
@@ -64,6 +64,8 @@ interface Round {
 
 /** Rounds whose hashes are remembered, with or without copies. */
 const roundsMax = 8;
+/** Whatever the budget, the ends of this round and of the one before are kept: an audit of it may not be drawn yet. */
+const roundsMin = 2;
 
 export interface Recorder {
   /** Whether the state the replica stands in follows from recorded ones: the chain of its proofs goes on. */
@@ -147,7 +149,7 @@ export function createRecorder(
         round.stride *= 2;
         for (const [i, entry] of round.entries.slice(0, -1).entries())
           if (i % round.stride !== 0) entry.copies = undefined;
-      } else if (rounds.length > 1) rounds.shift();
+      } else if (rounds.length > roundsMin) rounds.shift();
       else return;
     }
   };
@@ -220,8 +222,9 @@ export function createRecorder(
     },
     copiesAt: (number, step) => {
       const round = rounds.find((one) => one.round === number);
-      const entry = round?.entries.find(({ place, copies }) => place.step === step && copies);
-      return entry && { ...entry.copies!, ...entry.place };
+      const entry = round?.entries.find(({ place }) => place.step === step);
+      const copies = entry?.copies ?? replayed.find(({ hash }) => hash === entry?.hash)?.copies;
+      return entry && copies && { ...copies, ...entry.place };
     },
     confirm: (place) => {
       const round = rounds.find((one) => one.round === place.round);
