@@ -5,13 +5,15 @@
  */
 import type { KeyPair } from '../src/identity/keys.ts';
 import { keyPairFrom } from '../src/identity/keys.ts';
+import { memoryLedgerStore } from '../src/ledger/memory-store.ts';
+import type { LedgerStore } from '../src/ledger/store.ts';
 import type { NodeId, Transport } from '../src/net/transport.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import type { Clock } from '../src/std/clock.ts';
 import { sha256 } from '../src/std/hash.ts';
 import type { Random } from '../src/std/random.ts';
 import type { Store } from '../src/std/store.ts';
-import { createDisk, type Disk, type Life, lifeClock, lifeStore } from './life.ts';
+import { createDisk, type Disk, type Life, lifeClock, lifeLedger, lifeStore } from './life.ts';
 import { createSimNetwork, type SimNetwork } from './network.ts';
 import { stream } from './random.ts';
 import { createVirtualClock, type VirtualClock } from './virtual-clock.ts';
@@ -24,6 +26,8 @@ export interface NodeEnv {
   readonly clock: Clock;
   readonly random: Random;
   readonly store: Store;
+  /** Blocks and state of the ledger; outlives a crash, too. */
+  readonly ledger: LedgerStore;
   readonly transport: Transport;
   /** For hostile programs: says it to some and not to others. */
   publishTo(recipients: readonly NodeId[], topic: string, message: Uint8Array): void;
@@ -63,6 +67,9 @@ export interface ClusterOptions {
   readonly writeMs?: readonly [number, number];
 }
 
+/** A program that has not started by then never will. */
+const startMsMax = 60_000;
+
 export function simKeys(seed: number, count: number): KeyPair[] {
   return Array.from({ length: count }, (_, i) => keyPairFrom(sha256(utf8(`sim key ${seed} ${i}`))));
 }
@@ -74,6 +81,7 @@ export function createCluster(options: ClusterOptions): Cluster {
   const network = createSimNetwork(clock, stream(seed, 'network'), (_node, error) => errors.push(error));
   const keys = simKeys(seed, nodes);
   const disks: Disk[] = keys.map(() => createDisk());
+  const ledgers = keys.map(() => memoryLedgerStore());
   const lives: (Life & { count: number })[] = keys.map(() => ({ alive: false, count: 0 }));
 
   const start = async (index: number) => {
@@ -84,13 +92,14 @@ export function createCluster(options: ClusterOptions): Cluster {
     const transport = network.hub.join(key.nodeId);
     const random = stream(seed, 'node', index, count);
     const store = lifeStore(disks[index]!, clock, life, stream(seed, 'disk', index, count), writeMs);
-    await program(index)({
+    const starting = program(index)({
       index,
       key,
       life: count,
       clock: lifeClock(clock, life),
       random,
       store,
+      ledger: lifeLedger(ledgers[index]!, clock, life, stream(seed, 'ledger', index, count), writeMs),
       transport,
       publishTo: (recipients, topic, message) => {
         if (life.alive) network.publishTo(transport, recipients, topic, message);
@@ -100,6 +109,14 @@ export function createCluster(options: ClusterOptions): Cluster {
         if (life.alive) errors.push(error);
       },
     });
+    // It may write to its disk first, which takes time.
+    let started = false;
+    starting.then(
+      () => (started = true),
+      () => (started = true),
+    );
+    await clock.run(clock.nowMs() + startMsMax, () => started);
+    await starting;
   };
 
   return {

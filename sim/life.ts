@@ -2,6 +2,7 @@
  * What one life of a simulated node owns: a clock whose timers die with it, and a view of its disk that a crash cuts
  * off between two writes. Only the disk outlives a life; everything else is amnesia.
  */
+import type { LedgerStore } from '../src/ledger/store.ts';
 import type { Clock } from '../src/std/clock.ts';
 import type { Random } from '../src/std/random.ts';
 import { memoryStore, type Store } from '../src/std/store.ts';
@@ -48,5 +49,30 @@ export function lifeStore(
       return durable(() => disk.put(key, copy));
     },
     delete: (key) => durable(() => disk.delete(key)),
+  };
+}
+
+/** The same for a ledger: a block is kept whole, or not. */
+export function lifeLedger(
+  kept: LedgerStore,
+  clock: Clock,
+  life: Life,
+  random: Random,
+  writeMs: readonly [number, number],
+): LedgerStore {
+  const durable = (write: () => Promise<void>) =>
+    new Promise<void>((resolve, reject) => {
+      if (!life.alive) return;
+      clock.setTimer(between(random, ...writeMs), () => {
+        if (life.alive) write().then(resolve, reject);
+      });
+    });
+  return {
+    ...kept,
+    install: (head, rows) => {
+      const all = [...rows];
+      return durable(() => kept.install(head, all));
+    },
+    append: (block, changes) => durable(() => kept.append(block, changes)),
   };
 }

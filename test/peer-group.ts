@@ -16,6 +16,7 @@ import { utf8 } from '../src/std/bytes.ts';
 import { sleep } from '../src/std/clock.ts';
 import { seededRandom } from '../src/std/random.ts';
 import { memoryStore, type Store } from '../src/std/store.ts';
+import { ledgerStoreBeside } from './ledger-stores.ts';
 import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
 import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
 
@@ -122,6 +123,7 @@ export function createPeerGroup(
         },
       };
       const events: NodeEvent[] = [];
+      const store = options.store ?? memoryStore();
       const peer = await createPeer({
         network,
         key: keys[index]!,
@@ -129,7 +131,8 @@ export function createPeerGroup(
         transport,
         clock: net.clock,
         random: seededRandom(utf8(`peer ${index} of the group`)),
-        store: options.store ?? memoryStore(),
+        store,
+        ledger: ledgerStoreBeside(store),
         replica,
         events: (event) => events.push(event),
         heldOutBatches: 0,
@@ -174,7 +177,10 @@ export function createPeerGroup(
       await net.clock.run(net.clock.nowMs() + limitMs, condition);
       if (condition()) return;
       const last = [...started].map(([index, { events, peer, ended }]) => {
-        const status = JSON.stringify({ ...peer.consensus.status(), ended: String(ended?.error ?? '') });
+        const status = JSON.stringify({
+          ...peer.ledger.consensus.status(),
+          ended: String(ended?.error ?? ''),
+        });
         return `${index} at ${peer.position.round}: ${JSON.stringify(events.slice(-3))} ${status}`;
       });
       assert.fail(`not within ${limitMs} ms: ${what}\n${last.join('\n')}`);

@@ -2,17 +2,18 @@
  * What must hold of training together, whatever happens: one list for a round, one state after it, nothing counted
  * twice, nothing lost. Watches honest nodes from outside, in omniscience; it computes nothing of its own.
  */
-import type { DecidedBlock } from '../../src/consensus/types.ts';
 import type { RoundRequest } from '../../src/diloco/replica.ts';
 import { decodeRoundList, type RoundList, shareOf } from '../../src/diloco/round-list.ts';
+import { listOf } from '../../src/peer/block-voting.ts';
+import type { TakenBlock } from '../../src/peer/ledger.ts';
 import type { NetworkManifest } from '../../src/peer/network.ts';
 import { toHex } from '../../src/std/bytes.ts';
 import { type HashHex, sha256Hex } from '../../src/std/hash.ts';
 import { holds } from '../scenario.ts';
 
 export interface DilocoChecker {
-  /** What an honest node's consensus has decided. */
-  chain(node: number, blocks: readonly DecidedBlock[]): void;
+  /** An honest node applies a block of the ledger. */
+  applies(node: number, taken: TakenBlock): void;
   /** An honest node has made this contribution. After a crash it may make another one to the same round. */
   made(nodeId: string, round: number, blobHash: HashHex): void;
   /** The honest node that made this blob. */
@@ -42,7 +43,7 @@ export function createDilocoChecker(
   const { stages } = network.training;
   const ofStages = <T>() => Array.from({ length: stages }, () => new Map<number, T>());
   const blocks = new Map<number, HashHex>();
-  const heightOf = new Map<number, number>();
+  const blockOf = new Map<number, number>();
   const contributions = new Map<string, Set<HashHex>>();
   const authors = new Map<HashHex, string>();
   const lists = new Map<number, RoundList>();
@@ -60,25 +61,25 @@ export function createDilocoChecker(
   };
 
   return {
-    chain(node, decided) {
-      for (const { block, hash } of decided) {
-        const name = toHex(hash);
-        const known = blocks.get(block.height);
-        holds(known === undefined || known === name, 'agreement', () => {
-          return `node ${node} decides ${name.slice(0, 8)} at height ${block.height}, another ${known?.slice(0, 8)}`;
-        });
-        if (known || block.payload.length === 0) continue;
-        blocks.set(block.height, name);
-        const list = decodeRoundList(network.networkId, block.payload);
-        holds(list.ok, 'validity', () => `height ${block.height} decides no round list`);
-        const { round } = list.value;
-        lists.set(round, list.value);
-        const height = heightOf.get(round);
-        holds(height === undefined, 'one-decision-a-round', () => {
-          return `round ${round} is decided at heights ${height} and ${block.height}`;
-        });
-        heightOf.set(round, block.height);
-      }
+    applies(node, { block, hash }) {
+      const name = toHex(hash);
+      const known = blocks.get(block.number);
+      holds(known === undefined || known === name, 'agreement', () => {
+        return `node ${node} applies ${name.slice(0, 8)} as block ${block.number}, another ${known?.slice(0, 8)}`;
+      });
+      if (known) return;
+      blocks.set(block.number, name);
+      const payload = listOf(block);
+      if (!payload) return;
+      const list = decodeRoundList(network.networkId, payload);
+      holds(list.ok, 'validity', () => `block ${block.number} decides no round list`);
+      const { round } = list.value;
+      lists.set(round, list.value);
+      const other = blockOf.get(round);
+      holds(other === undefined, 'one-decision-a-round', () => {
+        return `round ${round} is decided in blocks ${other} and ${block.number}`;
+      });
+      blockOf.set(round, block.number);
     },
     made(nodeId, round, blobHash) {
       const key = `${nodeId} ${round}`;

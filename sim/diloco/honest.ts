@@ -24,7 +24,6 @@ export function honestNode(world: DilocoWorld): NodeProgram {
     const { snapshotMs } = world.machines[env.index]!;
     const events: PeerOptions['events'] = (event) => {
       surveyed?.events(event);
-      if (event.type === 'round') observe(env, () => checkChain(world, env));
       const isFatal =
         (event.type === 'warning' && event.code === 'consensus-failed') ||
         (event.type === 'resync' && event.reason === 'diverged');
@@ -48,6 +47,7 @@ export function honestNode(world: DilocoWorld): NodeProgram {
       ...(surveyed && { transport: surveyed.transport }),
     });
     world.peers.set(env.index, peer);
+    peer.ledger.onBlock((taken) => observe(env, () => world.checker.applies(env.index, taken)));
     observe(env, () => world.checker.stands(env.index, peer.position.round, peer.position.stateHash));
     return runTraining(env, peer, (error) => {
       const detail = error instanceof Error ? error.stack : String(error);
@@ -63,7 +63,7 @@ export async function startPeer(
   parts: Pick<PeerOptions, 'replica' | 'events'> & Partial<PeerOptions>,
 ): Promise<Peer> {
   const { network, dataset, signatures } = world;
-  const { key, transport, clock, store } = env;
+  const { key, transport, clock, store, ledger } = env;
   const peer = await createPeer({
     network,
     key,
@@ -72,6 +72,7 @@ export async function startPeer(
     clock,
     random: env.random,
     store,
+    ledger,
     signatures,
     heldOutBatches: 0,
     ...parts,
@@ -183,12 +184,6 @@ function nothingLost(made: {
     const share = own ? (refused ? 'refused' : 'taken in') : 'left out';
     return `node ${env.index}: error feedback after round ${request.round}, whose list has it ${share}`;
   });
-}
-
-/** What consensus has decided at this node. */
-export function checkChain(world: DilocoWorld, env: NodeEnv): void {
-  const peer = world.peers.get(env.index);
-  if (peer) world.checker.chain(env.index, peer.consensus.decidedSince(0));
 }
 
 /** A check inside the code under test: what it throws ends the run and not that code. */

@@ -152,7 +152,7 @@ async function mustProgress(
   await cluster.run(calmMs, isDone);
   holds(isDone(), 'progress', () => {
     const states = nodes.map((index) => {
-      const { height, decidedHeight, active } = world.peers.get(index)!.consensus.status();
+      const { height, decidedHeight, active } = world.peers.get(index)!.ledger.consensus.status();
       const at = `round ${roundOf(index)}, listed in ${listed(index)}, height ${decidedHeight}/${height}`;
       return `${index} at ${at}${active ? ' active' : ''}`;
     });

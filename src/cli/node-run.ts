@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import type { StageReplica } from '../diloco/replica.ts';
 import { loadTokenizer } from '../genesis/tokenizer.ts';
+import type { LedgerStore } from '../ledger/store.ts';
 import { type CheckpointKeeper, createCheckpointKeeper } from '../peer/checkpoint.ts';
 import { serveDataset } from '../peer/dataset-exchange.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
@@ -20,6 +21,7 @@ import { createFolder, readFileBounded, writeFileAtomic } from '../platform/node
 import { lockFolder } from '../platform/nodejs/folder-lock.ts';
 import { tuneGarbageCollection } from '../platform/nodejs/garbage.ts';
 import { loadOrCreateKeyFile } from '../platform/nodejs/key-file.ts';
+import { openLedgerDatabase } from '../platform/nodejs/ledger-database.ts';
 import { createLibp2pTransport, type Libp2pTransport } from '../platform/nodejs/libp2p-host.ts';
 import { openLossLog } from '../platform/nodejs/loss-log.ts';
 import { systemRandom } from '../platform/nodejs/random.ts';
@@ -142,6 +144,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     clock,
     random: systemRandom(),
     store: await folderStore(join(options.directory, 'store')),
+    ledger: await openLedgerStore(options.directory, network, stack),
     replica: compute.replica,
     events: emit,
     checkpoints,
@@ -200,6 +203,16 @@ async function keepManifest(directory: string, document: string, network: Networ
     );
   }
   await writeFileAtomic(path, utf8(document));
+}
+
+async function openLedgerStore(
+  directory: string,
+  { networkId }: NetworkManifest,
+  stack: AsyncDisposableStack,
+): Promise<LedgerStore> {
+  const store = await openLedgerDatabase({ path: join(directory, 'ledger.sqlite'), networkId });
+  stack.defer(() => store.close());
+  return store;
 }
 
 async function restoreCheckpoint(

@@ -25,6 +25,8 @@ import { propose, validate } from './round-voting.ts';
 
 export interface RoundCoordinator {
   readonly application: Pick<Application, 'propose' | 'validate' | 'decided'>;
+  /** A decision of consensus was about something else, and used up what this asked it for. */
+  remind(): void;
   /** Starts collecting for a round; `base` is the state hash that this node's stage begins it in. */
   begin(round: number, base: HashHex): void;
   /** Announces this node's own contribution. */
@@ -76,6 +78,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
       validate: (payload, context) => validate(r, payload, context),
       decided: (block) => takeDecision(r, block),
     },
+    remind: () => notice(r),
     begin: (round, base) => begin(r, round, base),
     contribute: (made, batches) => contribute(r, made, batches),
     pass: () => pass(r),

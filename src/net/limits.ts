@@ -4,7 +4,7 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 
 /** Largest announcement on a topic, whatever a subscription asks for. */
-export const topicMessageBytesMax = 64 * KiB;
+export const topicMessageBytesMax = 192 * KiB;
 /** Requests in flight from one peer to one protocol, those that its handler has not let go of included. */
 export const requestsInFlightMax = 64;
 /** Streams to one peer for one protocol, each with one request at a time; more requests wait for a stream. */

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createGroup, testNetwork } from '../../test/consensus-group.ts';
 import { createVirtualNetwork } from '../../test/virtual-network.ts';
-import { encodeDecided } from '../consensus/block.ts';
-import type { ConsensusReplica, DecidedBlock } from '../consensus/types.ts';
+import type { EpochRun, EpochsReplica, Position } from '../consensus/epoch-types.ts';
+import { encodePosition, encodeRun } from '../consensus/epoch-wire.ts';
+import type { DecidedBlock } from '../consensus/types.ts';
 import { blocksProtocol } from '../net/protocol.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { accept, reject } from '../std/outcome.ts';
@@ -23,25 +24,29 @@ async function decidedBlocks(): Promise<readonly DecidedBlock[]> {
   return blocks;
 }
 const blocks = await decidedBlocks();
-const top = blocks.at(-1)!.block.height;
+const top = { epoch: 2, height: blocks.at(-1)!.block.height };
 
-/** A replica that takes blocks in order, and notes what it was offered. */
+/** A replica of epoch 2 that takes blocks in order, and notes what it was offered. */
 function takingReplica(start = 0) {
   let decidedHeight = start;
   const offers: string[] = [];
   const replica = {
-    status: () => ({ decidedHeight }),
-    adopt: (offered: readonly DecidedBlock[], { jump = false } = {}) => {
+    status: () => ({ epoch: 2, decidedHeight }),
+    adopt: ({ epoch, blocks: offered }: EpochRun) => {
       const first = offered.find(({ block }) => block.height > decidedHeight);
-      offers.push(`${offered[0]?.block.height}-${offered.at(-1)?.block.height}${jump ? ' jump' : ''}`);
+      offers.push(`${epoch}: ${offered[0]?.block.height}-${offered.at(-1)?.block.height}`);
+      if (epoch !== 2) return reject('epoch-pruned');
       if (!first) return reject('nothing-new');
-      if (!jump && first.block.parentHeight !== decidedHeight) return reject('unlinked');
+      if (first.block.parentHeight !== decidedHeight) return reject('unlinked');
       decidedHeight = offered.at(-1)!.block.height;
       return accept(undefined);
     },
-    decidedSince: (height: number) => blocks.filter(({ block }) => block.height > height),
+    decidedSince: ({ epoch, height }: Position) => ({
+      epoch: 2,
+      blocks: blocks.filter(({ block }) => epoch < 2 || block.height > height),
+    }),
     receive: () => accept(undefined),
-  } as unknown as ConsensusReplica;
+  } as unknown as EpochsReplica;
   return { replica, offers, height: () => decidedHeight };
 }
 
@@ -62,12 +67,12 @@ test('there are blocks to talk about', () => {
 
 test('who is behind fetches what is decided, and asks until it is there', async () => {
   const { chains, run } = chainOf(1);
-  chains[1]!.serve(takingReplica(top).replica);
+  chains[1]!.serve(takingReplica(top.height).replica);
   const behind = takingReplica();
   chains[0]!.catchUp(behind.replica, top);
   chains[0]!.catchUp(behind.replica, top);
   await run(60_000);
-  assert.equal(behind.height(), top);
+  assert.equal(behind.height(), top.height);
   assert.equal(behind.offers.length, 1, 'one attempt at a time');
 });
 
@@ -76,29 +81,33 @@ test('peers that know nothing, lie or stall are passed over; liars are penalised
   const [silent, liar, empty, honest] = inOrder as [number, number, number, number];
   transports[silent]!.handle(blocksProtocol, () => new Promise(() => {}));
   transports[liar]!.handle(blocksProtocol, async () => accept(new Uint8Array([0xff, 0xff])));
-  transports[empty]!.handle(blocksProtocol, async () => accept(encodeDecided([])));
-  chains[honest]!.serve(takingReplica(top).replica);
+  transports[empty]!.handle(blocksProtocol, async () => accept(encodeRun({ epoch: 2, blocks: [] })));
+  chains[honest]!.serve(takingReplica(top.height).replica);
   const behind = takingReplica();
   chains[0]!.catchUp(behind.replica, top);
   await run(120_000);
-  assert.equal(behind.height(), top);
+  assert.equal(behind.height(), top.height);
   assert.equal(penalties.length, 1);
   assert.match(penalties[0]!, new RegExp(`^${liar} `));
 });
 
-test('a peer that has pruned what is missing leads to a jump', async () => {
-  const { chains, transports, run } = chainOf(1);
-  transports[1]!.handle(blocksProtocol, async () => accept(encodeDecided(blocks.slice(-1))));
+test('a peer that has pruned what is missing is passed over for one that has it', async () => {
+  const { chains, transports, run, penalties, inOrder } = chainOf(2);
+  const [pruned, honest] = inOrder as [number, number];
+  const later = encodeRun({ epoch: 3, blocks: blocks.slice(-1) });
+  transports[pruned]!.handle(blocksProtocol, async () => accept(later));
+  chains[honest]!.serve(takingReplica(top.height).replica);
   const behind = takingReplica();
   chains[0]!.catchUp(behind.replica, top);
   await run(60_000);
-  assert.equal(behind.height(), top);
-  assert.deepEqual(behind.offers, [`${top}-${top}`, `${top}-${top} jump`]);
+  assert.equal(behind.height(), top.height);
+  assert.equal(behind.offers[0]?.slice(0, 2), '3:');
+  assert.deepEqual(penalties, []);
 });
 
 test('requests that make no sense are answered with a code', async () => {
   const { chains, transports, clock } = chainOf(1);
-  const end = chains[1]!.serve(takingReplica(top).replica);
+  const end = chains[1]!.serve(takingReplica(top.height).replica);
   const ask = async (body: Uint8Array) => {
     let code = '';
     const answer = transports[0]!.request(transports[1]!.self, blocksProtocol, body);
@@ -106,12 +115,13 @@ test('requests that make no sense are answered with a code', async () => {
     await clock.run(clock.nowMs() + 60_000, () => code !== '');
     return code;
   };
-  assert.equal(await ask(encodeCanonical(0)), 'accepted');
-  assert.equal(await ask(encodeCanonical(10 ** 9)), 'accepted');
-  for (const wrong of [-1, 0.5, 'x', [0]]) assert.equal(await ask(encodeCanonical(wrong)), 'malformed');
+  assert.equal(await ask(encodePosition({ epoch: 0, height: 0 })), 'accepted');
+  assert.equal(await ask(encodePosition({ epoch: 9, height: 10 ** 9 })), 'accepted');
+  for (const wrong of [0, 'x', [0], [0, -1], [0.5, 1], [1, 2, 3]])
+    assert.equal(await ask(encodeCanonical(wrong)), 'schema');
   assert.equal(await ask(new Uint8Array([0xff])), 'malformed');
   end();
-  assert.equal(await ask(encodeCanonical(0)), 'unknown-protocol');
+  assert.equal(await ask(encodePosition(top)), 'unknown-protocol');
 });
 
 test('gossip reaches the replica; only what no honest peer sends is held against the sender', async () => {

@@ -2,14 +2,14 @@
  * Carries consensus messages over the transport, serves decided blocks, and fetches them when this node fell behind.
  * It judges nothing: signatures and certificates are the replica's to check.
  */
-import { decodeDecided, encodeDecided } from '../consensus/block.ts';
+
+import type { EpochsReplica, Position } from '../consensus/epoch-types.ts';
+import { decodePosition, decodeRun, encodePosition, encodeRun } from '../consensus/epoch-wire.ts';
 import { defaultLimits } from '../consensus/limits.ts';
 import { isMisbehaviour } from '../consensus/receive.ts';
-import type { ConsensusReplica } from '../consensus/types.ts';
 import { blocksProtocol } from '../net/protocol.ts';
 import type { Transport } from '../net/transport.ts';
-import { decodeCanonical, encodeCanonical } from '../std/codec.ts';
-import { accept, reject } from '../std/outcome.ts';
+import { accept } from '../std/outcome.ts';
 
 const topic = 'consensus';
 
@@ -21,38 +21,35 @@ export interface ChainOptions {
 export interface ChainSync {
   broadcast(message: Uint8Array): void;
   /** Feeds gossip to the replica and answers requests for blocks; the result ends both. */
-  serve(replica: ConsensusReplica): () => void;
-  /** Asks peers one after another for what is decided above our height; one attempt at a time. */
-  catchUp(replica: ConsensusReplica, height: number): void;
+  serve(replica: EpochsReplica): () => void;
+  /** Asks peers one after another for what is decided up to there; one attempt at a time. */
+  catchUp(replica: EpochsReplica, wanted: Position): void;
 }
 
 export function connectChain({ transport, networkId }: ChainOptions): ChainSync {
   let catching = false;
 
-  const fetchFrom = async (peer: string, replica: ConsensusReplica): Promise<boolean> => {
-    const request = encodeCanonical(replica.status().decidedHeight);
-    const answer = await transport.request(peer, blocksProtocol, request);
+  const fetchFrom = async (peer: string, replica: EpochsReplica): Promise<boolean> => {
+    const answer = await transport.request(peer, blocksProtocol, encodePosition(positionOf(replica)));
     if (!answer.ok) return false;
-    const blocks = decodeDecided(answer.value, networkId, defaultLimits);
-    if (!blocks.ok) {
-      transport.penalize(peer, blocks.code);
+    const run = decodeRun(answer.value, networkId, defaultLimits);
+    if (!run.ok) {
+      transport.penalize(peer, run.code);
       return false;
     }
-    if (blocks.value.length === 0) return false;
-    let adopted = replica.adopt(blocks.value);
-    // A peer that has pruned what we miss sends later blocks; the state they lead to is then fetched as a whole.
-    if (!adopted.ok && adopted.code === 'unlinked') adopted = replica.adopt(blocks.value, { jump: true });
+    if (run.value.blocks.length === 0) return false;
+    const adopted = replica.adopt(run.value);
     if (!adopted.ok && adopted.code === 'bad-certificate') transport.penalize(peer, adopted.code);
     return adopted.ok;
   };
 
-  const catchUp = async (replica: ConsensusReplica, height: number) => {
+  const catchUp = async (replica: EpochsReplica, wanted: Position) => {
     if (catching) return;
     catching = true;
     try {
       for (const peer of transport.peers()) {
-        while (replica.status().decidedHeight < height && (await fetchFrom(peer, replica)));
-        if (replica.status().decidedHeight >= height) return;
+        while (isBefore(positionOf(replica), wanted) && (await fetchFrom(peer, replica)));
+        if (!isBefore(positionOf(replica), wanted)) return;
       }
     } finally {
       catching = false;
@@ -68,17 +65,23 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
         if (!received.ok && isMisbehaviour(received.code)) transport.penalize(from, received.code);
       });
       const unhandle = transport.handle(blocksProtocol, async (_from, request) => {
-        const decoded = decodeCanonical(request, blocksProtocol.requestBytesMax);
-        const height = decoded.ok ? decoded.value : undefined;
-        if (typeof height !== 'number' || !Number.isSafeInteger(height) || height < 0)
-          return reject('malformed');
-        return accept(encodeDecided(replica.decidedSince(height)));
+        const position = decodePosition(request);
+        return position.ok ? accept(encodeRun(replica.decidedSince(position.value))) : position;
       });
       return () => {
         unsubscribe();
         unhandle();
       };
     },
-    catchUp: (replica, height) => void catchUp(replica, height),
+    catchUp: (replica, wanted) => void catchUp(replica, wanted),
   };
+}
+
+function positionOf(replica: EpochsReplica): Position {
+  const { epoch, decidedHeight } = replica.status();
+  return { epoch, height: decidedHeight };
+}
+
+function isBefore(one: Position, other: Position): boolean {
+  return one.epoch < other.epoch || (one.epoch === other.epoch && one.height < other.height);
 }

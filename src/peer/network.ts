@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { type KeyPair, nodeIdOf, signDigest, verifyDigest } from '../identity/keys.ts';
+import { type LedgerPolicy, ledgerPolicySchema } from '../ledger/policy.ts';
 import { type ModelConfig, parseModelConfig } from '../model/config.ts';
 import { assignMembers } from '../pipeline/assignment.ts';
 import { must } from '../std/assert.ts';
@@ -32,6 +33,8 @@ const bodySchema = z.strictObject({
   dataset: hex(32),
   training: trainingSchema,
   outer: outerSchema,
+  /** The economy; what is left out has its default. */
+  ledger: ledgerPolicySchema.prefault({}),
   /** Compressed public keys with votes. */
   members: z
     .array(z.strictObject({ publicKey: hex(33), weight: z.number().int().min(1).max(1_000_000) }))
@@ -55,6 +58,7 @@ export interface NetworkManifest {
   readonly dataset: string;
   readonly training: TrainingPolicy;
   readonly outer: OuterPolicy;
+  readonly ledger: LedgerPolicy;
   readonly members: readonly {
     readonly nodeId: string;
     readonly publicKey: Uint8Array;
@@ -74,6 +78,7 @@ export interface NetworkDraft {
   readonly dataset: string;
   readonly training: TrainingDraft;
   readonly outer: OuterPolicy;
+  readonly ledger?: Partial<LedgerPolicy>;
   readonly members: readonly { readonly publicKey: Uint8Array; readonly weight: number }[];
   readonly bootstrap?: readonly string[];
 }
@@ -106,6 +111,7 @@ export function createNetworkDocument(draft: NetworkDraft, founder: KeyPair): st
     dataset: draft.dataset,
     training: draft.training,
     outer: draft.outer,
+    ledger: draft.ledger ?? {},
     members: draft.members.map(({ publicKey, weight }) => ({ publicKey: toHex(publicKey), weight })),
   });
   const document = {
@@ -154,6 +160,7 @@ export function parseNetwork(text: string): Outcome<NetworkManifest> {
     dataset: body.dataset,
     training: body.training,
     outer: body.outer,
+    ledger: body.ledger,
     members: body.members.map(({ publicKey, weight }, i) => {
       const nodeId = memberIds[i]!;
       return { nodeId, publicKey: fromHex(publicKey), weight, stage: must(stageOf.get(nodeId), nodeId) };

@@ -2,8 +2,7 @@
  * The wiring of one node: transport, consensus, rounds, statements, pipeline and resynchronisation around the replica of
  * one stage. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
-import { createConsensusReplica } from '../consensus/replica.ts';
-import type { ConsensusReplica, SignatureScheme } from '../consensus/types.ts';
+import type { SignatureScheme } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
 import type { StageReplica, Standing } from '../diloco/replica.ts';
 import { resynchronise, serveState } from '../diloco/resync.ts';
@@ -12,6 +11,7 @@ import type { AgreedState } from '../diloco/statement.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import type { KeyPair } from '../identity/keys.ts';
+import type { LedgerStore } from '../ledger/store.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
 import { createStageDirectory, type StageDirectory } from '../pipeline/directory.ts';
@@ -23,10 +23,10 @@ import { CodedError, type Outcome } from '../std/outcome.ts';
 import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
-import { connectChain } from './chain-sync.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
 import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
+import { createLedgerNode, type LedgerNode } from './ledger-node.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
@@ -46,6 +46,8 @@ export interface PeerOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly store: Store;
+  /** Blocks and state of the ledger. */
+  readonly ledger: LedgerStore;
   readonly replica: StageReplica;
   readonly events: EventSink;
   readonly checkpoints?: CheckpointKeeper;
@@ -65,7 +67,7 @@ export interface PeerOptions {
 export interface Peer {
   readonly options: PeerOptions;
   readonly coordinator: RoundCoordinator;
-  readonly consensus: ConsensusReplica;
+  readonly ledger: LedgerNode;
   readonly agreement: AgreementTracker;
   readonly shelf: BlobShelf;
   readonly steps: PeerSteps;
@@ -104,7 +106,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     replica,
     shelf,
     batchesMax: network.training.innerSteps,
-    wake: () => consensus.wake(),
+    wake: () => ledger.consensus.wake(),
     onKeepFailed: (error) => {
       const code = error instanceof CodedError ? error.code : 'blob-not-kept';
       options.events({
@@ -118,33 +120,23 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       if (!known && peer.rejected.length < rejectedMax) peer.rejected.push({ node, code });
     },
   });
-  const fatal = (error: unknown) =>
-    options.events({ type: 'warning', code: 'consensus-failed', detail: String(error) });
-  const chain = connectChain({ transport, networkId: network.networkId });
-  const consensus = await createConsensusReplica({
-    networkId: network.networkId,
-    members: network.members,
+  const ledger = await createLedgerNode({
+    network,
     key,
+    dataset: options.dataset,
+    transport,
     clock,
     store,
-    broadcast: chain.broadcast,
-    application: {
-      ...coordinator.application,
-      behind: (height) => chain.catchUp(consensus, height),
-      failed: fatal,
-      evidence: ({ kind, member }) => {
-        const detail = `${kind} by member ${network.members[member]?.nodeId.slice(0, 8)}`;
-        options.events({ type: 'warning', code: 'equivocation', detail });
-      },
-    },
-    appliedHeight: 0,
+    ledger: options.ledger,
+    rounds: { ...coordinator.application, remind: () => coordinator.remind() },
+    isFraud: (node) => pipeline.isConvicted(node),
+    events: options.events,
     ...(options.signatures && { signatures: options.signatures }),
   });
   const agreement = trackAgreement({ network, stage: info.stage.index, key, transport });
   const stops = [
     serveBlobs(transport, shelf),
     serveState(transport, replica, info.stage.index),
-    chain.serve(consensus),
     () => agreement.close(),
     () => coordinator.close(),
   ];
@@ -198,7 +190,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
   const peer: Peer = {
     options,
     coordinator,
-    consensus,
+    ledger,
     agreement,
     shelf,
     directory,
@@ -226,7 +218,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       pipeline.close();
       // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.
       await Promise.allSettled([decoding.close()]);
-      await consensus.stop();
+      await ledger.close();
     },
   };
   Object.assign(peer, { steps: { ...honest, ...options.steps?.(peer) } });

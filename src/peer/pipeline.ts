@@ -71,6 +71,8 @@ export interface Pipeline {
   readonly isDriver: boolean;
   readonly router: Router;
   readonly queue: WorkQueue;
+  /** Whether a Driver was found to lie about its batches. */
+  isConvicted(node: string): boolean;
   /** Takes part in this round from now on. */
   begin(round: number): void;
   /** No step of this round any more: what is under way ends without effect. */
@@ -209,6 +211,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     isDriver: stage === 0,
     router,
     queue,
+    isConvicted: (node) => fraud.isConvicted(node),
     begin: (round) => {
       if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;

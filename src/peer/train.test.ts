@@ -101,7 +101,7 @@ test('a newcomer without a vote fetches the state, contributes, and is counted',
   );
   await group.until('it closes rounds itself', () => newcomer.rounds().length >= 2);
   assertOneHistory([...peers, newcomer]);
-  assert.equal(newcomer.peer.consensus.status().member, false);
+  assert.equal(newcomer.peer.ledger.consensus.status().member, false);
   assert.ok(newcomer.events.some(({ type }) => type === 'resync'));
   await stopAll([...peers, newcomer]);
 });

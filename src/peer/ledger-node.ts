@@ -1,0 +1,183 @@
+/**
+ * One node's part in the ledger, wired: consensus over epochs, blocks proposed and voted for, transactions in and out.
+ * The round coordinator is its guest: its lists travel inside blocks. It trains nothing and holds no weights.
+ */
+
+import type { EpochsReplica, Equivocation } from '../consensus/epoch-types.ts';
+import { createEpochs } from '../consensus/epochs.ts';
+import { checkEvidence } from '../consensus/equivocation.ts';
+import type { SignatureScheme } from '../consensus/types.ts';
+import type { Dataset } from '../genesis/dataset.ts';
+import { type KeyPair, nodeIdOf } from '../identity/keys.ts';
+import { decodeBlock } from '../ledger/block.ts';
+import type { Waiting } from '../ledger/mempool.ts';
+import type { TransactionRule } from '../ledger/rules.ts';
+import type { LedgerStore } from '../ledger/store.ts';
+import type { Transaction } from '../ledger/transaction.ts';
+import { equivocation } from '../ledger/transactions/equivocation.ts';
+import { fraud } from '../ledger/transactions/fraud.ts';
+import type { Transport } from '../net/transport.ts';
+import { checkAccusation } from '../pipeline/claim.ts';
+import { equalBytes } from '../std/bytes.ts';
+import type { Clock } from '../std/clock.ts';
+import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { Store } from '../std/store.ts';
+import { createBlockVoting, listOf, type RoundApplication } from './block-voting.ts';
+import { connectChain } from './chain-sync.ts';
+import type { EventSink } from './events.ts';
+import { type LedgerKeeper, openLedger, type TakenBlock } from './ledger.ts';
+import type { NetworkManifest } from './network.ts';
+import { createTransactions } from './transactions.ts';
+
+export interface LedgerNodeOptions {
+  readonly network: NetworkManifest;
+  readonly key: KeyPair;
+  readonly dataset: Dataset;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  /** Votes. */
+  readonly store: Store;
+  /** Blocks and state. */
+  readonly ledger: LedgerStore;
+  readonly rounds: RoundApplication & {
+    /** A block was decided that closes no round. */
+    remind(): void;
+  };
+  /** Whether this node has itself found a Driver guilty. */
+  readonly isFraud: (nodeId: string) => boolean;
+  readonly events: EventSink;
+  readonly signatures?: SignatureScheme;
+}
+
+export interface LedgerNode extends LedgerKeeper {
+  readonly consensus: EpochsReplica;
+  /** Signs a transaction and sends it out. */
+  send<Body>(rule: TransactionRule<Body>, body: Body): Outcome<Waiting>;
+  /** Sends out what a wallet has signed. */
+  submit(bytes: Uint8Array): Outcome<Waiting>;
+  onBlock(listener: (taken: TakenBlock) => void): () => void;
+  close(): Promise<void>;
+}
+
+export async function createLedgerNode(options: LedgerNodeOptions): Promise<LedgerNode> {
+  const { network, key, transport, clock, store, rounds, events } = options;
+  const { networkId } = network;
+  const keeper = await openLedger({
+    network,
+    store: options.ledger,
+    clock,
+    accepts: (transaction) => acceptable(options, transaction),
+  });
+  const chain = connectChain({ transport, networkId });
+  const listeners = new Set<(taken: TakenBlock) => void>();
+  const transactions = createTransactions({ ledger: keeper, transport, clock, wake: () => consensus.wake() });
+  const send = <Body>(rule: TransactionRule<Body>, body: Body) =>
+    transactions.submit(keeper.sign(rule, body, key));
+  const voting = createBlockVoting({
+    networkId,
+    key,
+    clock,
+    ledger: keeper,
+    rounds,
+    leader: (height) => leaderOf(consensus, height),
+    evidenceHolds: (transaction) => evidenceHolds(options, transaction),
+    onBlock: (taken) => {
+      transactions.noteBlock();
+      if (listOf(taken.block) === undefined) rounds.remind();
+      for (const listener of [...listeners]) listener(taken);
+    },
+    onRefused: (code, detail) => events({ type: 'warning', code, detail: `proposed block: ${detail}` }),
+  });
+  const applied = keeper.applied();
+  const consensus = await createEpochs({
+    networkId,
+    start: keeper.firstEpoch(),
+    key,
+    clock,
+    store,
+    broadcast: chain.broadcast,
+    application: {
+      ...voting,
+      behind: (position) => chain.catchUp(consensus, position),
+      failed: (error) => events({ type: 'warning', code: 'consensus-failed', detail: String(error) }),
+      evidence: (found) => accuse(found),
+    },
+    ...(applied && { applied }),
+    ...(options.signatures && { signatures: options.signatures }),
+  });
+  const accuse = ({ nodeId, kind, bytes }: Equivocation) => {
+    events({ type: 'warning', code: 'equivocation', detail: `${kind} by member ${nodeId.slice(0, 8)}` });
+    send(equivocation, { accused: nodeId, evidence: bytes });
+  };
+  await replayRounds(keeper, rounds);
+  const unserve = chain.serve(consensus);
+  return {
+    ...keeper,
+    consensus,
+    send,
+    submit: (bytes) => transactions.submit(bytes),
+    onBlock: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: async () => {
+      unserve();
+      transactions.close();
+      await consensus.stop();
+    },
+  };
+}
+
+function leaderOf(consensus: EpochsReplica, height: number): string {
+  const { members } = consensus.start();
+  return members[height % members.length]!.nodeId;
+}
+
+/** Rounds whose lists a node that was started again may still need. */
+const roundsReplayed = 8;
+
+/** Lists decided before this node was started: it may stand in a round that they close. */
+async function replayRounds({ store }: LedgerKeeper, rounds: RoundApplication): Promise<void> {
+  const places = await store.transactions({ kind: 'round' }, { limit: roundsReplayed });
+  for (const { number } of places.toReversed()) {
+    const stored = await store.block(number);
+    const block = stored && decodeBlock(stored.payload);
+    const list = block?.ok ? listOf(block.value) : undefined;
+    if (!stored || !list) continue;
+    const { height, hash } = stored;
+    const parent = { parentHeight: 0, parentHash: new Uint8Array(32) };
+    await rounds.decided({ block: { height, ...parent, payload: list }, hash });
+  }
+}
+
+/** What the mempool takes in: evidence of fraud only once this node has judged it, which takes longer than a look. */
+function acceptable(options: LedgerNodeOptions, transaction: Transaction): Outcome<unknown> {
+  if (transaction.kind === equivocation.kind) return checkEquivocation(options, transaction);
+  if (transaction.kind !== fraud.kind) return accept(undefined);
+  const body = fraud.parse(transaction.body);
+  if (!body.ok) return body;
+  return options.isFraud(nodeIdOf(body.value.publicKey)) ? accept(undefined) : reject('not-judged');
+}
+
+function checkEquivocation(options: LedgerNodeOptions, transaction: Transaction): Outcome<void> {
+  const body = equivocation.parse(transaction.body);
+  if (!body.ok) return body;
+  const { accused, evidence } = body.value;
+  const { network, signatures } = options;
+  const found = checkEvidence(evidence, network.networkId, signatures ? { signatures } : {});
+  if (!found.ok) return found;
+  return found.value.nodeId === accused ? accept(undefined) : reject('not-evidence', 'of another');
+}
+
+/** Evidence that only those can judge who know consensus or the dataset. */
+async function evidenceHolds(options: LedgerNodeOptions, transaction: Transaction): Promise<boolean> {
+  const { network, dataset } = options;
+  if (transaction.kind === equivocation.kind) return checkEquivocation(options, transaction).ok;
+  if (transaction.kind !== fraud.kind) return true;
+  const body = fraud.parse(transaction.body);
+  if (!body.ok) return false;
+  const { publicKey, evidence } = body.value;
+  const ground = { dataset, plan: network.training };
+  const claim = await checkAccusation(network.networkId, evidence, ground).catch(() => reject('unchecked'));
+  return claim.ok && equalBytes(claim.value.publicKey, publicKey);
+}
