@@ -14,7 +14,7 @@ import { type Clock, sleep } from '../../src/std/clock.ts';
 import { decodeCanonical, encodeCanonical } from '../../src/std/codec.ts';
 import { accept, reject } from '../../src/std/outcome.ts';
 
-export const topic = 'consensus';
+const topic = 'consensus';
 const endsProtocol: Protocol = { ...blocksProtocol, id: '/neuroshard/simulated-ends/1' };
 const snapshotProtocol: Protocol = { ...blocksProtocol, id: '/neuroshard/simulated-snapshot/1' };
 const answerBytesMax = blocksProtocol.responseBytesMax;

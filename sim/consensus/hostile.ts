@@ -80,7 +80,7 @@ async function runReplica(world: ConsensusWorld, env: NodeEnv, side: readonly No
   roundTimer();
 }
 
-/** Random bytes, damaged copies, old messages again, votes for heights that nobody has reached. */
+/** Random bytes, damaged copies, old messages again, and what was said in one epoch as if it were of another. */
 export function speakGarbage(env: NodeEnv): void {
   const heard: Uint8Array[] = [];
   env.transport.subscribe(topic, defaultLimits.messageBytesMax, (_from, message) => {
@@ -88,11 +88,16 @@ export function speakGarbage(env: NodeEnv): void {
     if (heard.length > 200) heard.shift();
   });
   const again = () => {
-    const bytes = pick(env.random, [0, 1, 2]);
-    let message = new Uint8Array(Math.floor(between(env.random, 0, 300))).map(() => env.random.uint32());
+    const bytes = pick(env.random, [0, 1, 2, 3]);
+    let message: Uint8Array = new Uint8Array(Math.floor(between(env.random, 0, 300))).map(() => env.random.uint32());
     if (bytes > 0 && heard.length > 0) {
       message = new Uint8Array(pick(env.random, heard));
       if (bytes === 1) message[env.random.uint32() % message.length]! ^= 1 << (env.random.uint32() % 8);
+    }
+    const envelope = bytes === 3 ? decodeEnvelope(message, defaultLimits) : undefined;
+    if (envelope?.ok) {
+      const { epoch } = envelope.value;
+      message = encodeEnvelope(epoch + pick(env.random, epoch > 0 ? [-1, 1] : [1]), envelope.value.message);
     }
     void env.transport.publish(topic, message);
     env.clock.setTimer(between(env.random, 50, 2_000), again);

@@ -89,7 +89,7 @@ export function verifyEpochs(
 }
 
 /** The end of `start`'s epoch: its last block, and fillers up to one that its members finalized. */
-export function verifyEnd(
+function verifyEnd(
   start: EpochStart,
   { epoch, blocks }: EpochRun,
   { networkId, limits: some, signatures = secp256k1Signatures }: VerifyOptions,

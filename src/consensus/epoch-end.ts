@@ -65,12 +65,12 @@ export function decodeEpochEnd(
   return members.ok ? accept({ epoch, stateRoot, timeMs, members: members.value }) : members;
 }
 
-export function membersBody(members: readonly Member[]): Canonical {
+function membersBody(members: readonly Member[]): Canonical {
   return members.map(({ publicKey, weight }) => [publicKey, weight]);
 }
 
 /** A list that `memberSet` takes; `schema` otherwise. */
-export function readMembers(value: unknown, limits: ConsensusLimits): Outcome<Member[]> {
+function readMembers(value: unknown, limits: ConsensusLimits): Outcome<Member[]> {
   if (!Array.isArray(value) || value.length > limits.membersMax) return reject('schema', 'members');
   const members: Member[] = [];
   for (const item of value) {
