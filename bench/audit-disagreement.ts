@@ -79,6 +79,7 @@ interface Line {
 
 const lines: Line[] = [];
 const wasm = await startAuditProcess(settings, { priority: 'normal' });
+const idleCpuMs = await wasm.service.cpuMs();
 
 /** Trains rounds alone on `threads` until so many intervals are made and audited. */
 async function prove(threads: number, intervals: number, nodeId: string): Promise<void> {
@@ -160,6 +161,8 @@ function engineName(threads: number): string {
 const nodes = Number(values.nodes);
 for (let node = 0; node < nodes; node++)
   await prove(1 + (node % 2), Math.ceil(Number(values.intervals) / nodes), sha256Hex(utf8(`node ${node}`)));
+const auditedByWasm = lines.filter(({ auditor }) => auditor === 'wasm').length;
+const wasmCpuMs = ((await wasm.service.cpuMs()) - idleCpuMs) / auditedByWasm;
 await wasm.stop();
 
 const quantile = (sorted: readonly number[], q: number) =>
@@ -185,6 +188,7 @@ const result = {
   parameters: parameterCount(config),
   tokensPerInterval: intervalSteps * training.batch * training.sequence,
   rows,
+  wasmCpuMs,
   worst,
   furthest,
   tolerance: toleranceFor(worst),
@@ -199,7 +203,9 @@ else {
     String(refused),
   ]);
   console.log(table(['prover · auditor', 'of', 'intervals', 'p50', 'p99', 'max', 'false'], cells));
-  console.log(`${result.parameters} parameters, ${result.tokensPerInterval} tokens an interval`);
+  console.log(
+    `${result.parameters} parameters, ${result.tokensPerInterval} tokens an interval, ${wasmCpuMs.toFixed(0)} ms of the wasm process for each`,
+  );
   for (const one of furthest) console.log(`furthest: ${JSON.stringify(one)}`);
   console.log(`tolerance: 10 × ${worst.toExponential(1)}, at most ${toleranceMax}: ${result.tolerance}`);
 }

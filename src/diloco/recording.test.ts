@@ -162,3 +162,24 @@ test('who cannot show where its moments come from begins a new chain without the
     (await recordOf(replica, 1)).boundaries[0]!.hash,
   );
 });
+
+test('a stage of several records its steps, too, and replays none', async () => {
+  const config = { ...tinySettings.config, layers: 2 };
+  const replica = await tinyReplica({ ...settings, config, stages: 2, stageIndex: 1 });
+  const { width } = config;
+  for (let step = 0; step < 2; step++) {
+    const { labels } = tinyBatch(step);
+    const entry = new Float32Array(labels.length * width).map((_, i) => Math.sin(i + step));
+    assert.ok((await replica.backward({ path: 'p', id: String(step), entry, target: labels })).ok);
+    assert.ok((await replica.prepareStep({ path: 'p', ids: [String(step)] })).ok);
+    assert.ok((await replica.applyStep({ path: 'p', learningRate: 1e-2, gradientScale: 1 })).ok);
+  }
+  const { boundaries } = await recordOf(replica, 0);
+  assert.deepEqual(
+    boundaries.map(({ step }) => step),
+    [0, 2],
+  );
+  assert.notEqual(boundaries[0]!.hash, boundaries[1]!.hash);
+  const replayed = await replica.replay({ round: 0, from: 0, steps: [] });
+  assert.ok(!replayed.ok && replayed.code === 'not-whole-model');
+});
