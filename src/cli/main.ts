@@ -11,6 +11,7 @@ import { register as registerNodeStatus } from './node-status.ts';
 import { runMain } from './run-main.ts';
 import { register as registerSwarm } from './swarm.ts';
 import { register as registerTrain } from './train.ts';
+import { register as registerWallet } from './wallet.ts';
 
 await runMain([
   registerDemo,
@@ -21,6 +22,7 @@ await runMain([
   registerNetwork,
   registerNode,
   registerNodeStatus,
+  registerWallet,
   registerGenesis,
   registerBench,
   registerDoctor,
