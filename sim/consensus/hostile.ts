@@ -89,7 +89,9 @@ export function speakGarbage(env: NodeEnv): void {
   });
   const again = () => {
     const bytes = pick(env.random, [0, 1, 2, 3]);
-    let message: Uint8Array = new Uint8Array(Math.floor(between(env.random, 0, 300))).map(() => env.random.uint32());
+    let message: Uint8Array = new Uint8Array(Math.floor(between(env.random, 0, 300))).map(() =>
+      env.random.uint32(),
+    );
     if (bytes > 0 && heard.length > 0) {
       message = new Uint8Array(pick(env.random, heard));
       if (bytes === 1) message[env.random.uint32() % message.length]! ^= 1 << (env.random.uint32() % 8);
