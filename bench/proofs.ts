@@ -5,12 +5,24 @@
  */
 import { createHash } from 'node:crypto';
 import { parseArgs } from 'node:util';
+import { keyPairFrom } from '../src/identity/keys.ts';
 import { applyOne } from '../src/ledger/apply.ts';
+import { genesisState } from '../src/ledger/genesis.ts';
+import { numberKey } from '../src/ledger/money.ts';
+import { defaultLedgerPolicy } from '../src/ledger/policy.ts';
+import type { ProofBody } from '../src/ledger/proof.ts';
+import type { BlockContext, LedgerConstants } from '../src/ledger/rules.ts';
 import { commit } from '../src/ledger/state.ts';
-import { decodeTransaction, encodeTransaction, type Transaction } from '../src/ledger/transaction.ts';
-import { installSha256 } from '../src/std/hash.ts';
-import { ledgerWorld, namedKey } from '../test/ledger-world.ts';
-import { proverIn } from '../test/proof-world.ts';
+import {
+  decodeTransaction,
+  encodeTransaction,
+  signTransaction,
+  type Transaction,
+} from '../src/ledger/transaction.ts';
+import { proof } from '../src/ledger/transactions/proof.ts';
+import { newProver } from '../src/ledger/vesting.ts';
+import { utf8 } from '../src/std/bytes.ts';
+import { installSha256, sha256 } from '../src/std/hash.ts';
 
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
 
@@ -25,22 +37,54 @@ const { values } = parseArgs({
 const provers = Number(values.provers);
 const innerSteps = Number(values.steps);
 
-const base = ledgerWorld();
-const world = { ...base, constants: { ...base.constants, innerSteps } };
-const context = { ...world.context(), constants: world.constants };
+const hashOf = (name: string) => sha256(utf8(name));
+const proposer = keyPairFrom(hashOf('proposer'));
+const constants: LedgerConstants = {
+  networkId: hashOf('network'),
+  policy: defaultLedgerPolicy,
+  innerSteps,
+  microbatches: 1,
+  tokensPerBatch: 1024,
+  layers: 4,
+  stageLayers: [4],
+};
+const timeMs = 1_800_000_000_000;
+const context: BlockContext = { constants, number: 1, timeMs, proposer: proposer.nodeId };
+const state = genesisState([{ publicKey: proposer.publicKey, weight: 1, stage: 0 }], constants);
+const round = { list: hashOf('list'), contributions: [], stated: [], agreed: [[0, hashOf('base')] as const] };
+commit(state, [{ table: 'round', key: numberKey(0), row: round }]);
 const messages = Array.from({ length: provers }, (_, i) => {
-  const prover = proverIn(world, namedKey(`prover ${i}`));
-  const transaction = prover.transaction(prover.claim());
+  const key = keyPairFrom(hashOf(`prover ${i}`));
   // Every prover has proved before, as in a network that runs.
-  const recentMs = Array.from({ length: 60 }, (_, back) => context.timeMs - 60_000 * (60 - back));
-  const row = { ...emptyRow(prover.key.publicKey), proofs: 60, recentMs };
-  commit(world.state, [{ table: 'prover', key: prover.key.nodeId, row }]);
-  return encodeTransaction(transaction);
+  const recentMs = Array.from({ length: 60 }, (_, back) => timeMs - 60_000 * (60 - back));
+  const row = { ...newProver(key.publicKey), proofs: 60, recentMs };
+  commit(state, [{ table: 'prover', key: key.nodeId, row }]);
+  return encodeTransaction(signTransaction(constants.networkId, proof, { body: claim(), nonce: 1 }, key));
 });
 
-function emptyRow(publicKey: Uint8Array) {
-  const row = { publicKey, nonce: 0, after: null, round: 0, step: 0, vesting: [], bond: 0n };
-  return { ...row, openDuties: 0, challenged: 0, convicted: false };
+function claim(): ProofBody {
+  const intervals = Math.ceil(innerSteps / constants.policy.intervalSteps);
+  return {
+    type: 'training',
+    timestampMs: timeMs,
+    tokens: innerSteps * constants.tokensPerBatch,
+    batches: innerSteps,
+    layers: 4,
+    hasEmbedding: true,
+    hasHead: true,
+    nonce: 1,
+    round: 1,
+    stage: 0,
+    firstStep: 0,
+    endStep: innerSteps,
+    base: hashOf('base'),
+    before: hashOf('before'),
+    states: Array.from({ length: intervals }, (_, i) => hashOf(`state ${i}`)),
+    firstBatch: innerSteps,
+    endBatch: 2 * innerSteps,
+    lossMicronats: 5_000_000,
+    contribution: hashOf('blob'),
+  };
 }
 
 function decoded(message: Uint8Array): Transaction {
@@ -60,11 +104,11 @@ function perSecond(body: (message: Uint8Array) => boolean): number {
   return best;
 }
 
-const verified = perSecond((message) => applyOne(world.state, decoded(message), context).ok);
-const unsigned = perSecond((message) => applyOne(world.state, decoded(message), context, () => true).ok);
+const verified = perSecond((message) => applyOne(state, decoded(message), context).ok);
+const unsigned = perSecond((message) => applyOne(state, decoded(message), context, () => true).ok);
 const report = {
   provers,
-  intervals: Math.ceil(innerSteps / world.constants.policy.intervalSteps),
+  intervals: Math.ceil(innerSteps / constants.policy.intervalSteps),
   bytes: messages[0]!.length,
   verifiedPerSecond: Math.round(verified),
   withoutSignaturePerSecond: Math.round(unsigned),

@@ -3,7 +3,7 @@
  * state, and auditors that commit and reveal what they are told to find.
  */
 import type { KeyPair } from '../src/identity/keys.ts';
-import { pendingAuditors, phaseOf } from '../src/ledger/duties.ts';
+import { auditsOwed } from '../src/ledger/duties.ts';
 import { chainOf, numberKey } from '../src/ledger/money.ts';
 import { intervalsOf, type ProofBody, proofKey } from '../src/ledger/proof.ts';
 import { commit } from '../src/ledger/state.ts';
@@ -113,22 +113,16 @@ export function auditTransactions(
 ): Transaction[] {
   const { state, constants } = world;
   const transactions: Transaction[] = [];
-  for (const key of state.keys('duty')) {
-    const duty = state.get('duty', key)!;
-    const phase = phaseOf(duty, chainOf(state).number + 1, constants.policy);
-    if (phase !== 'committing' && phase !== 'revealing') continue;
-    for (const auditor of pendingAuditors(duty)) {
+  for (const [auditor, signer] of keys) {
+    for (const { key, duty, next } of auditsOwed(state, auditor, constants.policy)) {
       const opinion = finding(auditor, key, duty);
-      const signer = keys.get(auditor);
-      if (!opinion || !signer) continue;
+      if (!opinion) continue;
       const { verdict, hash = zeros } = opinion;
       const reveal = { duty: key, verdict, hash, salt: hashOf('salt', auditor, key) };
-      const hasCommitted = duty.commitments.some(([node]) => node === auditor);
-      if (phase === 'committing' && !hasCommitted) {
+      if (next === 'reveal') transactions.push(world.sign(auditReveal, reveal, signer));
+      else {
         const commitment = verdictCommitment(constants.networkId, auditor, reveal);
         transactions.push(world.sign(auditCommit, { duty: key, commitment }, signer));
-      } else if (phase === 'revealing' && hasCommitted) {
-        transactions.push(world.sign(auditReveal, reveal, signer));
       }
     }
   }

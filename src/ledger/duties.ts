@@ -5,7 +5,7 @@
  */
 import { must } from '../std/assert.ts';
 import { type Candidate, drawAuditors, drawAudits, drawInterval } from './audit-draw.ts';
-import type { Draft } from './draft.ts';
+import type { Draft, LedgerView } from './draft.ts';
 import { chainOf, credit } from './money.ts';
 import type { LedgerPolicy } from './policy.ts';
 import type { BlockContext } from './rules.ts';
@@ -63,6 +63,29 @@ export function phaseOf(duty: DutyRow, number: number, { auditBlocks }: LedgerPo
   if (!isClosed && pending.some((node) => !hasCommitted(duty, node))) return 'committing';
   const isAwaited = pending.some((node) => hasCommitted(duty, node));
   return isAwaited && number <= duty.dueAt + auditBlocks ? 'revealing' : 'over';
+}
+
+export interface OwedAudit {
+  /** `proofKey` of the proof to audit. */
+  readonly key: string;
+  readonly duty: DutyRow;
+  /** `commit`: re-execute, and send an `audit-commit`; `reveal`: send the `audit-reveal` that was committed to. */
+  readonly next: 'commit' | 'reveal';
+}
+
+/** What a member has to do for audits now, for the block that comes next. */
+export function auditsOwed(view: LedgerView, nodeId: string, policy: LedgerPolicy): OwedAudit[] {
+  const next = chainOf(view).number + 1;
+  const owed: OwedAudit[] = [];
+  for (const key of view.keys('duty')) {
+    const duty = view.get('duty', key)!;
+    if (!pendingAuditors(duty).includes(nodeId)) continue;
+    const phase = phaseOf(duty, next, policy);
+    const committed = hasCommitted(duty, nodeId);
+    if (phase === 'committing' && !committed) owed.push({ key, duty, next: 'commit' });
+    if (phase === 'revealing' && committed) owed.push({ key, duty, next: 'reveal' });
+  }
+  return owed;
 }
 
 /** The step at the end of a block: settles what is over, then draws what is due. */
@@ -142,17 +165,24 @@ function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow)
     return;
   }
   const right = ruling.right.filter((node) => !isConvicted(draft, node));
+  const left = duty.reward - payAuditors(draft, policy, right, duty.reward);
   if (ruling.kind === 'stands') {
     draft.delete('duty', key);
-    reward(draft, duty, duty.reward - payAuditors(draft, policy, right, duty.reward));
-  } else convict(draft, context, { node: duty.prover, reason: ruling.reason, reporters: right });
+    reward(draft, duty, left);
+  } else {
+    draft.put('duty', key, { ...duty, reward: left });
+    convict(draft, context, { node: duty.prover, reason: ruling.reason, reporters: right });
+  }
   for (const node of ruling.wrong) {
     if (isConvicted(draft, node)) continue;
     convict(draft, context, { node, reason: 'false-verdict', reporters: right });
   }
 }
 
-/** Fees come out of the audited reward, half of it at most. What they sum to. */
+/**
+ * Fees come out of the audited reward, half of it at most, whatever the verdict: a name that is thrown away leaves nothing
+ * else to pay those who recognised it. What they sum to.
+ */
 function payAuditors(draft: Draft, policy: LedgerPolicy, right: readonly string[], reward: Amount): Amount {
   if (right.length === 0) return 0n;
   const auditors = BigInt(right.length);

@@ -38,7 +38,7 @@ export interface MemberRow {
 export interface ProverRow {
   /** Compressed, 33 bytes. */
   readonly publicKey: Uint8Array;
-  /** Proofs accepted so far. */
+  /** Training proofs accepted so far. */
   readonly proofs: number;
   /** Of the newest proof; the next one's is larger. */
   readonly nonce: number;
@@ -82,7 +82,7 @@ export interface DutyRow {
   readonly prover: string;
   /** Number of the proof among the prover's, from 1. */
   readonly proof: number;
-  /** Whether this is one of the prover's first proofs. */
+  /** One of the prover's first proofs, or larger than its bond bears: audited for certain, and locked. */
   readonly first: boolean;
   /** Intervals of the proof. */
   readonly intervals: number;
