@@ -32,6 +32,8 @@ const { values } = parseArgs({
     model: { type: 'string', default: 'small' },
     intervals: { type: 'string', default: '1000' },
     nodes: { type: 'string', default: '2' },
+    'first-node': { type: 'string', default: '0' },
+    'wasm-only': { type: 'boolean', default: false },
     'interval-steps': { type: 'string', default: '5' },
     'inner-steps': { type: 'string', default: '20' },
     compression: { type: 'string', default: 'int8' },
@@ -88,7 +90,7 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
   const native = await createReExecutor({ ...settings, engine: createNativeEngine({ threads: others }) });
   const executors: readonly (readonly [string, ReExecutor])[] = [
     ['wasm', wasm.service],
-    [engineName(others), native],
+    ...(values['wasm-only'] ? [] : [[engineName(others), native] as const]),
   ];
   const { flatLength } = await replica.info();
   const rules = { ...training, intervalSteps, flatLength, tolerance: toleranceMax };
@@ -159,7 +161,8 @@ function engineName(threads: number): string {
 
 // Honest engines lie furthest apart in the first rounds of a node, so many nodes say more than long runs.
 const nodes = Number(values.nodes);
-for (let node = 0; node < nodes; node++)
+const firstNode = Number(values['first-node']);
+for (let node = firstNode; node < firstNode + nodes; node++)
   await prove(1 + (node % 2), Math.ceil(Number(values.intervals) / nodes), sha256Hex(utf8(`node ${node}`)));
 const auditedByWasm = lines.filter(({ auditor }) => auditor === 'wasm').length;
 const wasmCpuMs = ((await wasm.service.cpuMs()) - idleCpuMs) / auditedByWasm;

@@ -16,14 +16,15 @@ import {
 import { cutStages } from '../model/stage-cut.ts';
 import { createSegments, flatLength, forEachPiece, type Segment } from '../optim/segments.ts';
 import { createStageTrainer, embeddingScratchBytes } from '../optim/stage-trainer.ts';
+import type { RowCodec } from '../pipeline/row-codec.ts';
 import { assert, must } from '../std/assert.ts';
 import type { HashHex } from '../std/hash.ts';
-import { CodedError } from '../std/outcome.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { compareStates } from './compare.ts';
+import { makeStageStep, rowDistance, type StageStep } from './stage-step.ts';
 import type { ClaimedStep } from './steps.ts';
-import type { Disagreement } from './tolerance.ts';
+import { type Disagreement, toleranceMax } from './tolerance.ts';
 
 /** One tensor of a state, leaf by leaf (f32 little-endian), as it came from the evidence. */
 export type Leaves = readonly Uint8Array[];
@@ -42,7 +43,8 @@ export interface ReExecution {
   readonly end: ClaimedTensors;
   /** Leaf hashes of the error feedback, which no inner step changes. */
   readonly feedbackLeaves: Leaves;
-  readonly steps: readonly ClaimedStep[];
+  /** Of a whole model from its batches, of a stage from the rows that reached it. */
+  readonly steps: readonly (ClaimedStep | StageStep)[];
   /** For the last interval of a round that made a contribution: of what, and the hash of its blob. */
   readonly contribution?: {
     readonly base: Leaves;
@@ -76,6 +78,8 @@ export type FindingCode =
   | 'update-mismatch'
   /** The weights are right, and what the optimizer would do next is not. */
   | 'moments-mismatch'
+  /** A stage sent its neighbours other rows than it had computed. */
+  | 'wrong-rows'
   /** The contribution is not the compression of the audited state. */
   | 'wrong-contribution'
   /** The round's start is not the agreed state. */
@@ -93,6 +97,8 @@ export interface Finding {
   /** Of the state that the auditor's engine came to. */
   readonly stateHash: HashHex;
   readonly disagreement: Disagreement;
+  /** Relative L2 distance of what a stage sent from what it should have sent; 0 for a whole model. */
+  readonly rows: number;
 }
 
 /** Calls run one after another. */
@@ -102,12 +108,14 @@ export interface ReExecutor {
   close(): Promise<void>;
 }
 
-/** Throws CodedError `not-whole-model` for a stage of several: those are audited on recorded rows (docs/audit.md). */
-export async function createReExecutor(
-  options: { readonly engine: Engine } & ReplicaSettings,
-): Promise<ReExecutor> {
-  const { engine, config, plan, outer, stages = 1, stageIndex = 0, inner } = options;
-  if (stages > 1) throw new CodedError('not-whole-model', 'a stage is not re-executed from tokens');
+export interface ReExecutorOptions extends ReplicaSettings {
+  readonly engine: Engine;
+  /** How rows travel between stages. */
+  readonly activations?: RowCodec;
+}
+
+export async function createReExecutor(options: ReExecutorOptions): Promise<ReExecutor> {
+  const { engine, config, plan, outer, stages = 1, stageIndex = 0, inner, activations = 'bf16' } = options;
   const stage = must(cutStages(config, stages)[stageIndex], 'stage');
   const segments = createSegments({
     config,
@@ -133,8 +141,12 @@ export async function createReExecutor(
       for (const name of ['weights', 'firstMoments', 'secondMoments'] as const)
         load(segments, name, start[name]);
       let { optimizerSteps } = place;
-      for (const { batches, learningRate } of steps)
-        await trainer.step(batches, learningRate, (optimizerSteps += 1));
+      const sent = { off: 0, whole: 0 };
+      for (const step of steps) {
+        optimizerSteps += 1;
+        if ('batches' in step) await trainer.step(step.batches, step.learningRate, optimizerSteps);
+        else await makeStageStep(trainer, step, optimizerSteps, activations, sent);
+      }
       const step = place.step + steps.length;
       const leaves = localTensors.flatMap((name) =>
         name === 'errorFeedback' ? request.feedbackLeaves : segmentLeafHashes(segments, name, flat),
@@ -144,11 +156,13 @@ export async function createReExecutor(
       const compared = { start, claimed: end, epsilon: inner.epsilon, rates };
       const { disagreement, hasMoved } = compareStates(segments, compared);
       const { update, moments, direction } = disagreement;
-      const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement });
+      const rows = rowDistance(sent);
+      const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement, rows });
       if (!hasMoved && update > 0) return found('no-work', 'no weight has changed');
       if (update > tolerance) return found('update-mismatch', `${update} of the update's length`);
       if (Math.max(moments, direction) > tolerance)
         return found('moments-mismatch', `${moments}, ${direction}`);
+      if (rows > toleranceMax) return found('wrong-rows', `${rows} of their length`);
       if (!contributes(request)) return found('wrong-contribution');
       return found('valid');
     },
