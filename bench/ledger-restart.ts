@@ -17,7 +17,7 @@ import { commit, createState } from '../src/ledger/state.ts';
 import { openLedgerDatabase } from '../src/platform/nodejs/ledger-database.ts';
 import { installNodeSha256 } from '../src/platform/nodejs/sha256.ts';
 import { equalBytes } from '../src/std/bytes.ts';
-import { genesisRows, hashNamed, headAt, madeBlock } from '../test/ledger-blocks.ts';
+import { genesisRows, hashNamed, headAt, madeBlock } from './support/ledger-blocks.ts';
 
 const { values } = parseArgs({
   options: {

@@ -2,10 +2,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import {
+  accountNamed,
+  genesisRows,
+  hashNamed,
+  headAt,
+  madeBlock,
+  stateText,
+} from '../bench/support/ledger-blocks.ts';
 import type { Change } from '../src/ledger/draft.ts';
 import { compareRows, readSnapshot } from '../src/ledger/snapshot-chunks.ts';
 import type { LedgerStore, TransactionPlace } from '../src/ledger/store.ts';
-import { accountNamed, genesisRows, hashNamed, headAt, madeBlock, stateText } from './ledger-blocks.ts';
 
 export async function allRows(store: LedgerStore): Promise<Change[]> {
   const rows: Change[] = [];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { accountRow, chainRow } from '../../test/ledger-blocks.ts';
+import { accountRow, chainRow } from '../../bench/support/ledger-blocks.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { decodeRow, encodeRow, isTableName } from './row-codec.ts';
 import type { AccountRow, EscrowRow, ProverRow } from './tables.ts';

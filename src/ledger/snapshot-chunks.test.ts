@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { accountNamed, accountRow, headAt } from '../../bench/support/ledger-blocks.ts';
 import { assertNeverThrows } from '../../test/fuzz.ts';
-import { accountNamed, accountRow, headAt } from '../../test/ledger-blocks.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { sha256 } from '../std/hash.ts';
 import { encodeRow } from './row-codec.ts';

@@ -16,7 +16,13 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { genesisRows, hashNamed, headAt, madeBlock, stateText } from '../../../test/ledger-blocks.ts';
+import {
+  genesisRows,
+  hashNamed,
+  headAt,
+  madeBlock,
+  stateText,
+} from '../../../bench/support/ledger-blocks.ts';
 import { allRows, applied, testLedgerStoreContract } from '../../../test/ledger-store-contract.ts';
 import type { StoredBlock } from '../../ledger/store.ts';
 import { CodedError } from '../../std/outcome.ts';

@@ -1,10 +1,10 @@
-/** Made-up ledger blocks for tests of what keeps them: each changes a few rows, and says so in the chain row. */
-import type { Change } from '../src/ledger/draft.ts';
-import { encodeRow } from '../src/ledger/row-codec.ts';
-import type { LedgerHead, NewBlock } from '../src/ledger/store.ts';
-import type { AccountRow, ChainRow } from '../src/ledger/tables.ts';
-import { concatBytes, toHex, utf8 } from '../src/std/bytes.ts';
-import { sha256, sha256Hex } from '../src/std/hash.ts';
+/** Made-up ledger blocks, for measuring and testing what keeps them: each changes a few rows, and says so in the chain row. */
+import type { Change } from '../../src/ledger/draft.ts';
+import { encodeRow } from '../../src/ledger/row-codec.ts';
+import type { LedgerHead, NewBlock } from '../../src/ledger/store.ts';
+import type { AccountRow, ChainRow } from '../../src/ledger/tables.ts';
+import { concatBytes, toHex, utf8 } from '../../src/std/bytes.ts';
+import { sha256, sha256Hex } from '../../src/std/hash.ts';
 
 export const hashNamed = (name: string) => sha256(utf8(name));
 
