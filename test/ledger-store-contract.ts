@@ -223,6 +223,20 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     assert.deepEqual(await store.head(), headAt(901));
   });
 
+  withStore('an installation whose rows end in a failure changes nothing', async (store) => {
+    await filled(store, 2);
+    const before = stateText(await allRows(store));
+    function* failing() {
+      yield* genesisRows(1500);
+      throw new Error('no more rows');
+    }
+    await assert.rejects(store.install(headAt(900), failing()), /no more rows/);
+    assert.deepEqual(await store.head(), headAt(2));
+    assert.equal(stateText(await allRows(store)), before);
+    await store.append(madeBlock(3).block, madeBlock(3).changes);
+    assert.equal((await store.blocks({ limit: 10 })).length, 3);
+  });
+
   withStore('more rows than a page are all there, in order', async (store) => {
     await store.install(headAt(0), genesisRows(2345));
     const rows = await allRows(store);

@@ -93,7 +93,8 @@ export function memoryLedgerStore(): LedgerStore {
   };
 }
 
-function install(kept: Contents, head: LedgerHead, rows: Iterable<Change>): void {
+function install(kept: Contents, head: LedgerHead, all: Iterable<Change>): void {
+  const rows = [...all];
   for (const each of [kept.rows, kept.blocks, kept.places]) each.clear();
   kept.snapshots = [];
   apply(kept, rows);

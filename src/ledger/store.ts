@@ -90,7 +90,7 @@ export const snapshotsKept = 2;
 export interface LedgerStore {
   /** Undefined before the first `install`. */
   head(): Promise<LedgerHead | undefined>;
-  /** The genesis state, or a verified snapshot: everything that was here before is gone. */
+  /** The genesis state, or a verified snapshot: everything that was here before is gone. Nothing else meanwhile. */
   install(head: LedgerHead, rows: Iterable<Change>): Promise<void>;
   /** The block after the head with all rows that it changed; `not-next` for any other block. */
   append(block: NewBlock, changes: readonly Change[]): Promise<void>;

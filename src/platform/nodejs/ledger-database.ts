@@ -4,7 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { Change } from '../../ledger/draft.ts';
-import type { LedgerStore } from '../../ledger/store.ts';
+import type { LedgerHead, LedgerStore } from '../../ledger/store.ts';
 import { CodedError } from '../../std/outcome.ts';
 import { programFile } from './installation.ts';
 import type { LedgerPlace, LedgerSql } from './ledger-sql.ts';
@@ -12,6 +12,9 @@ import type { LedgerCall, LedgerMethod, LedgerReply } from './ledger-worker.ts';
 
 /** The whole database passes a cache of 16 MiB; what else the thread holds is one call's parameters and result. */
 const heapMegabytesMax = 256;
+
+/** Handed over at once: the I/O thread copies them. */
+const rowsInPart = 1000;
 
 interface Waiting {
   readonly resolve: (value: unknown) => void;
@@ -72,7 +75,7 @@ function storeOver(call: Call, worker: Worker): LedgerStore {
   let closing: Promise<void> | undefined;
   return {
     head: () => call('head'),
-    install: (head, rows) => call('install', head, [...rows]),
+    install: (head, rows) => install(call, head, rows),
     append: (block, changes) => call('append', block, changes),
     async *rows() {
       let page: readonly Change[] = await call('rowsAfter', null);
@@ -98,6 +101,23 @@ function storeOver(call: Call, worker: Worker): LedgerStore {
     },
     close: () => (closing ??= closed(call, worker)),
   };
+}
+
+async function install(call: Call, head: LedgerHead, rows: Iterable<Change>): Promise<void> {
+  await call('beginInstall');
+  try {
+    let part: Change[] = [];
+    for (const row of rows) {
+      if (part.push(row) < rowsInPart) continue;
+      await call('installRows', part);
+      part = [];
+    }
+    await call('installRows', part);
+    await call('endInstall', head);
+  } catch (error) {
+    await call('endInstall', null);
+    throw error;
+  }
 }
 
 async function closed(call: Call, worker: Worker): Promise<void> {

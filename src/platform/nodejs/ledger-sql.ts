@@ -77,12 +77,19 @@ export function openLedgerSql({ path, networkId }: LedgerPlace) {
   const head = () => guarded(() => readHead(statements, path));
   return {
     head,
-    install: (to: LedgerHead, rows: readonly Change[]) =>
-      atomically(() => {
+    /** A state may be larger than one call should carry: rows come in parts, and count once the last call has come. */
+    beginInstall: () =>
+      guarded(() => {
+        database.exec('BEGIN IMMEDIATE');
         for (const table of ['block', 'row', 'entry', 'touched', 'snapshot', 'chunk'])
           database.exec(`DELETE FROM "${table}"`);
-        putRows(statements, rows);
-        putHead(statements, to);
+      }),
+    installRows: (rows: readonly Change[]) => guarded(() => putRows(statements, rows)),
+    /** Without a head all is as it was. */
+    endInstall: (to: LedgerHead | null) =>
+      guarded(() => {
+        if (to) putHead(statements, to);
+        if (database.isTransaction) database.exec(to ? 'COMMIT' : 'ROLLBACK');
       }),
     append: (block: NewBlock, changes: readonly Change[]) =>
       atomically(() => {
