@@ -9,7 +9,7 @@ import { toleratedFailures } from '../consensus/members.ts';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
-import { isPublicKey, nodeIdOf } from '../identity/keys.ts';
+import { isPublicKey, type KeyPair, nodeIdOf } from '../identity/keys.ts';
 import { type ModelConfig, type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
 import { stageParameterCount } from '../model/parameters.ts';
 import { cutStages } from '../model/stage-cut.ts';
@@ -20,7 +20,13 @@ import {
   stagesProblem,
 } from '../peer/network.ts';
 import { stageBytes } from '../peer/plan.ts';
-import { defaultInnerSteps, defaultOuter, defaultTraining, type TrainingPolicy } from '../peer/policy.ts';
+import {
+  defaultInnerSteps,
+  defaultLedger,
+  defaultOuter,
+  defaultTraining,
+  type TrainingPolicy,
+} from '../peer/policy.ts';
 import { stagesFor } from '../pipeline/assignment.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { createFolder, writeFileAtomic } from '../platform/nodejs/files.ts';
@@ -32,6 +38,7 @@ import { action, type CommandResult, commandGroup, defineCommand } from './comma
 import { checkVocabulary, datasetFor, readNetwork } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
 import { byteCount, collect, decimal, integer, oneOf } from './parse.ts';
+import { passphraseFor } from './passphrase.ts';
 import { formatBytes, formatCount } from './progress.ts';
 import { activationsOption, microbatchOption, outerOptions, stagesHelp } from './shared-options.ts';
 import { chooseTraining, type TrainingChoice } from './training-choice.ts';
@@ -160,7 +167,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
   const { manifest, hash } = await readManifest(await datasetFor(model.vocabulary, options.dataset));
   checkVocabulary(model, { manifest });
   await createFolder(options.data, 0o700);
-  const key = await loadOrCreateKeyFile(keyFile(options.data));
+  const key = await loadKey(options.data);
   const { innerSteps, batch, learningRate, totalSteps = defaultTraining(model).totalSteps } = options;
   const { microbatches, activations, nodeMemory } = options;
   const given = { innerSteps, totalSteps, microbatches, activations };
@@ -178,6 +185,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
       dataset: hash,
       training: chooseTraining(model, { ...choice, stages }),
       outer: defaultOuter(compression, aggregator, innerSteps),
+      ledger: defaultLedger(innerSteps ?? defaultInnerSteps),
       members,
       bootstrap,
     },
@@ -208,13 +216,15 @@ function checkStages(model: ModelConfig, stages: number, members: number): void 
   if (problem) throw new UsageError('bad-stages', problem);
 }
 
-function keyFile(data: string): string {
-  return join(data, 'node.key');
+/** The node's key; made if it is not there. */
+function loadKey(data: string): Promise<KeyPair> {
+  const path = join(data, 'node.key');
+  return loadOrCreateKeyFile(path, () => passphraseFor(path, {}));
 }
 
 async function networkKey(data: string): Promise<CommandResult> {
   await createFolder(data, 0o700);
-  const { publicKey, nodeId } = await loadOrCreateKeyFile(keyFile(data));
+  const { publicKey, nodeId } = await loadKey(data);
   const json = { publicKey: toHex(publicKey), nodeId };
   return { json, text: `public key    ${json.publicKey}\nnode id       ${nodeId}` };
 }

@@ -33,8 +33,10 @@ import type { Clock } from '../std/clock.ts';
 import { CodedError } from '../std/outcome.ts';
 import { readNetwork } from './dataset-choice.ts';
 import { type ApiPlace, serveApi, stageFacts } from './node-api.ts';
+import { createNodeAuditor } from './node-audit.ts';
 import { datasetFromPeers, localDataset } from './node-dataset.ts';
 import { stageOfNode } from './node-stage.ts';
+import { passphraseFor } from './passphrase.ts';
 
 export interface NodeRunOptions {
   /** The network manifest's file, or its text's place. */
@@ -104,7 +106,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   await createFolder(options.directory, 0o700);
   stack.defer(lockFolder(options.directory));
   await keepManifest(options.directory, document, network);
-  const key = await loadOrCreateKeyFile(join(options.directory, 'node.key'));
+  const keyFile = join(options.directory, 'node.key');
+  const key = await loadOrCreateKeyFile(keyFile, () => passphraseFor(keyFile, {}));
   const place = { network, named: options.dataset, directory: options.directory };
   const local = await localDataset(place);
   let opened: Promise<Libp2pTransport> | undefined;
@@ -118,7 +121,9 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   const { memoryBytes, directory, events } = options;
   const parts = { network, key, directory, memoryBytes, clock, random: systemRandom(), events };
   const stage = await stageOfNode({ ...parts, transport: transportOnce }, signal);
-  const compute = await startCompute({ ...options.compute, replica: replicaSettings(network, stage) });
+  const settings = replicaSettings(network, stage);
+  const recording = { intervalSteps: network.ledger.intervalSteps };
+  const compute = await startCompute({ ...options.compute, replica: { ...settings, recording } });
   stack.defer(() => compute.stop());
   const sinks = new Set<EventSink>([options.events]);
   const emit: EventSink = (event) => {
@@ -136,6 +141,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     local ?? (await datasetFromPeers({ ...place, transport, clock, signal, events: emit }));
   stack.defer(serveDataset(transport, served));
   const tokenizer = loadTokenizer(dataset.tokenizerJson);
+  const auditor = network.training.stages === 1 ? createNodeAuditor(settings, clock) : undefined;
+  stack.defer(() => auditor?.stop());
   const peer = await createPeer({
     network,
     key,
@@ -148,6 +155,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     replica: compute.replica,
     events: emit,
     checkpoints,
+    ...(auditor && { auditor }),
     heldOutBatches: options.heldOutBatches,
     memoryBytes,
     ...(options.samples && { sample: (round: number) => writeSample(generator, round) }),
