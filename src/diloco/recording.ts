@@ -66,6 +66,8 @@ interface Round {
 const roundsMax = 8;
 /** Whatever the budget, the ends of this round and of the one before are kept: an audit of it may not be drawn yet. */
 const roundsMin = 2;
+/** Arrays kept for the next copies: those of one state and of a round's feedback. */
+const freeMax = 4;
 
 export interface Recorder {
   /** Whether the state the replica stands in follows from recorded ones: the chain of its proofs goes on. */
@@ -104,8 +106,24 @@ export function createRecorder(
   let replayed: Entry[] = [];
   const perTensor = leavesPerTensor(flat);
 
+  const arraysInUse = () => {
+    const arrays = new Set<Float32Array>();
+    for (const { feedback } of rounds) arrays.add(feedback);
+    for (const { copies } of [...rounds.flatMap(({ entries }) => entries), ...replayed])
+      for (const copy of Object.values(copies ?? {})) arrays.add(copy);
+    return arrays;
+  };
+  /** Memory that is fresh from the system costs as much to touch as a state costs to hash: arrays are used again. */
+  let given = new Set<Float32Array>();
+  let free: Float32Array[] = [];
+  const reclaim = () => {
+    const inUse = arraysInUse();
+    free = [...free, ...[...given].filter((array) => !inUse.has(array))].slice(0, freeMax);
+    given = inUse;
+  };
   const copyOf = (tensor: (typeof localTensors)[number]) => {
-    const copy = new Float32Array(flat);
+    const copy = free.pop() ?? new Float32Array(flat);
+    given.add(copy);
     for (const { slabs, offset } of segments) copy.set(slabs[tensor], offset);
     return copy;
   };
@@ -130,17 +148,10 @@ export function createRecorder(
     if ((round.entries.length - 1) % round.stride !== 0) last.copies = undefined;
     round.entries.push(entryOf(place, leaves, copyAll()));
     shrink();
+    reclaim();
   };
 
-  const bytesKept = () => {
-    const arrays = new Set<Float32Array>();
-    for (const { feedback, entries } of rounds) {
-      arrays.add(feedback);
-      for (const { copies } of entries)
-        if (copies) for (const copy of Object.values(copies)) arrays.add(copy);
-    }
-    return [...arrays].reduce((sum, array) => sum + array.byteLength, 0);
-  };
+  const bytesKept = () => 4 * flat * (arraysInUse().size - 3 * replayed.length);
   /** Thins out old rounds before new ones; lets go of a whole round only when there is nothing to thin out. */
   const shrink = () => {
     while (bytesKept() > bytesMax) {
@@ -180,6 +191,7 @@ export function createRecorder(
       chained = true;
       isOver = false;
       shrink();
+      reclaim();
     },
     afterStep: (step, optimizerSteps) => {
       if (current && step % intervalSteps === 0) add({ round: current.round, step, optimizerSteps });
@@ -234,6 +246,7 @@ export function createRecorder(
       const again = entryOf(place, leaves, copyAll());
       if (again.hash !== recorded.hash) return false;
       replayed = [...replayed.filter((entry) => entry.hash !== again.hash), again].slice(-2);
+      reclaim();
       return true;
     },
   };
