@@ -188,6 +188,16 @@ function createAsking({ transport, shelf, local, peers, plan, flatLength, signal
   const usable = new Set(peers);
   const perTensor = leavesPerTensor(flatLength);
 
+  /** Asked once for each state: a replica answers between two steps, and of most states it knows nothing. */
+  const indexes = new Map<EvidenceSource, Map<HashHex, Promise<Uint8Array | undefined>>>(
+    local.map((source) => [source, new Map()]),
+  );
+  const localIndex = (source: EvidenceSource, hash: HashHex) => {
+    const known = indexes.get(source)!;
+    if (!known.has(hash)) known.set(hash, source.index(hash));
+    return known.get(hash)!;
+  };
+
   /** The first answer that passes `check`, from this node or a peer. */
   const ask = async <T>(
     hash: HashHex,
@@ -195,7 +205,8 @@ function createAsking({ transport, shelf, local, peers, plan, flatLength, signal
     check: (bytes: Uint8Array) => T | undefined,
   ): Promise<T | undefined> => {
     for (const source of [shelf, ...local]) {
-      const bytes = leaf === null ? await source.index(hash) : await source.leaf(hash, leaf);
+      const index = await (source === shelf ? shelf.index(hash) : localIndex(source, hash));
+      const bytes = leaf === null ? index : index && (await source.leaf(hash, leaf));
       const checked = bytes && check(bytes);
       if (checked !== undefined) return checked;
     }
