@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { type KeyPair, keyPairFrom } from '../identity/keys.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
-import type { OuterPolicy, TrainingPolicy } from '../peer/policy.ts';
+import { defaultLedger, type OuterPolicy, type TrainingPolicy } from '../peer/policy.ts';
 import { createFolder } from '../platform/nodejs/files.ts';
 import { programFile } from '../platform/nodejs/installation.ts';
 import { createKeyFile } from '../platform/nodejs/key-file.ts';
@@ -78,6 +78,7 @@ export function clusterNetwork(options: ClusterNetworkOptions): string {
       dataset: datasetHash,
       training,
       outer,
+      ledger: defaultLedger(training.innerSteps),
       members: keys.map(({ publicKey }) => ({ publicKey, weight: 1 })),
       bootstrap,
     },

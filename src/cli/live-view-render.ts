@@ -1,4 +1,5 @@
 /** The live view as lines of text: a table of nodes, the latest rounds, and the held-out loss as a small curve. Pure. */
+import { formatNeuro } from '../ledger/neuro.ts';
 import {
   describeAgreement,
   describeStep,
@@ -123,6 +124,7 @@ function nodeTable(nodes: readonly NodeView[]): Line[] {
     'loss',
     'held-out',
     'peers',
+    'NEURO',
     '',
   ];
   const number = (value: number | undefined, digits: number) => value?.toFixed(digits) ?? '-';
@@ -136,6 +138,7 @@ function nodeTable(nodes: readonly NodeView[]): Line[] {
     number(node.loss, 3),
     number(node.heldOutLoss, 3),
     number(node.peers, 0),
+    node.earned === undefined ? '-' : formatNeuro(BigInt(node.earned)),
     node.state === 'training' ? '' : node.state,
   ]);
   const [top, ...body] = table(header, rows, [0, 1, header.length - 1]);

@@ -22,6 +22,8 @@ export interface NodeView {
   loss: number | undefined;
   heldOutLoss: number | undefined;
   peers: number | undefined;
+  /** Decimal micro-NEURO, with what is not paid out yet; as of its newest block. */
+  earned: string | undefined;
 }
 
 /** What one node reported when it closed a round. */
@@ -68,6 +70,7 @@ export function createLiveView(
     loss: undefined,
     heldOutLoss: undefined,
     peers: undefined,
+    earned: undefined,
   };
   return {
     title,
@@ -129,11 +132,34 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
       return [`${name}: stopped (${event.reason})`];
     case 'finished':
       return [`${name}: closed its last round`];
+    case 'block':
+      return applyBlock(view, node, event);
+    case 'audit':
+      if (event.code === 'valid') return [];
+      return addNote(
+        view,
+        `${name}: audit of ${nameOf(view, event.prover)}, round ${event.round}: ${event.code}`,
+      );
     case 'contribution':
     case 'checkpoint':
     case 'fetched':
       return [];
   }
+}
+
+/** Blocks are the same at all nodes: the first honest one that tells of a punishment is enough. */
+function applyBlock(view: LiveView, node: NodeView, event: NodeEvent & { type: 'block' }): string[] {
+  node.earned = String(BigInt(event.balance) + BigInt(event.stake) + BigInt(event.pending));
+  if (node.role === 'hostile') return [];
+  const slashed = event.slashed.filter(({ height }) => height === event.number);
+  return slashed.flatMap(({ node: guilty, reason }) => {
+    const note = `${nameOf(view, guilty)} slashed in block ${event.number}: ${reason}`;
+    return view.notes.includes(note) ? [] : addNote(view, note);
+  });
+}
+
+function nameOf(view: LiveView, nodeId: string): string {
+  return view.nodes.find((each) => each.nodeId === nodeId)?.name ?? nodeId.slice(0, 8);
 }
 
 /** A process ended, whatever it had said before. */

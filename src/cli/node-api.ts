@@ -88,6 +88,7 @@ export async function serveApi({
     token,
     clock,
     text: { generator, random: systemRandom(), apiKeys },
+    ledger: peer.ledger,
   });
   const server = await startHttpServer({ fetch: app.fetch, host, port });
   stack.defer(() => server.close());

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { formatNeuro } from '../ledger/neuro.ts';
 import type { NodeEvent } from '../peer/events.ts';
 import { machineMemoryBytes } from '../platform/nodejs/machine.ts';
 import { apiKeysOf } from './api-keys.ts';
@@ -223,6 +224,10 @@ export function describeEvent(event: NodeEvent): string | undefined {
       const part = event.shard === null ? event.part : `shard ${event.shard}`;
       return `fetched the dataset’s ${part} from other nodes, ${formatBytes(event.bytes)}`;
     }
+    case 'block':
+      return `block ${event.number} with ${event.transactions} transactions, state root ${event.stateRoot.slice(0, 12)}: ${formatNeuro(BigInt(event.balance))} NEURO, ${formatNeuro(BigInt(event.pending))} pending`;
+    case 'audit':
+      return `audit of ${event.prover.slice(0, 8)}, round ${event.round}, interval ${event.interval}: ${event.code}${event.detail && ` (${event.detail})`}`;
     case 'checkpoint':
       return undefined;
   }

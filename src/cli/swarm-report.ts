@@ -36,6 +36,20 @@ export interface SwarmReport {
   readonly communicationReduction: number;
   /** Times that a replica of a next stage was given up for another one. */
   readonly failovers: number;
+  /** Of the ledger, by honest node, after the newest block that all of them told of. */
+  readonly stateRoots: Readonly<Record<string, string>>;
+  readonly stateRootsAgree: boolean;
+  /** Micro-NEURO, minted less burned. */
+  readonly supply: string;
+  readonly slashed: readonly { readonly node: string; readonly reason: string; readonly height: number }[];
+  /** Micro-NEURO of each honest node: to spend, staked, and earned but not paid out. */
+  readonly balances: Readonly<Record<string, NodeBalance>>;
+}
+
+export interface NodeBalance {
+  readonly balance: string;
+  readonly stake: string;
+  readonly pending: string;
 }
 
 export interface SwarmShape {
@@ -64,6 +78,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
   const rounds = new Map<number, RoundReport>();
   const losses = new Map<number, number[]>();
   const stepLosses = new Map<number, number[]>();
+  const blocks = new Map<string, Map<number, BlockEvent>>();
   let failovers = 0;
   let initialHeldOutLoss: number | null = null;
   let firstStepMs: number | undefined;
@@ -110,6 +125,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
         if (stages.get(name) === 0) stepLosses.set(number, [...(stepLosses.get(number) ?? []), event.loss]);
       }
       if (event.type === 'failover') failovers++;
+      if (event.type === 'block') keepBlock(blocks, name, event);
       if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
       if (event.type !== 'round') return;
       lastMs = atMs;
@@ -135,9 +151,43 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
         tokensPerSecond: tokens / seconds,
         bytesPerNodePerInnerStep,
         failovers,
+        ...ledgerReport(blocks, [...honest], nameOf),
         communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
       };
     },
+  };
+}
+
+type BlockEvent = NodeEvent & { readonly type: 'block' };
+
+/** Blocks kept of each node: they are told of within moments of each other. */
+const blocksKept = 32;
+
+function keepBlock(blocks: Map<string, Map<number, BlockEvent>>, name: string, event: BlockEvent): void {
+  const kept = blocks.get(name) ?? new Map<number, BlockEvent>();
+  blocks.set(name, kept.set(event.number, event));
+  for (const number of kept.keys()) if (number <= event.number - blocksKept) kept.delete(number);
+}
+
+function ledgerReport(
+  blocks: ReadonlyMap<string, ReadonlyMap<number, BlockEvent>>,
+  honest: readonly string[],
+  nameOf: (nodeId: string) => string,
+) {
+  const newest = Math.min(...honest.map((name) => Math.max(0, ...(blocks.get(name)?.keys() ?? []))));
+  const at = honest.flatMap((name) => {
+    const event = blocks.get(name)?.get(newest);
+    return event ? [[name, event] as const] : [];
+  });
+  const roots = at.map(([, { stateRoot }]) => stateRoot);
+  return {
+    stateRoots: Object.fromEntries(at.map(([name, { stateRoot }]) => [name, stateRoot])),
+    stateRootsAgree: roots.length === honest.length && new Set(roots).size <= 1,
+    supply: at[0]?.[1].supply ?? '0',
+    slashed: (at[0]?.[1].slashed ?? []).map((one) => ({ ...one, node: nameOf(one.node) })),
+    balances: Object.fromEntries(
+      at.map(([name, { balance, stake, pending }]) => [name, { balance, stake, pending }]),
+    ),
   };
 }
 

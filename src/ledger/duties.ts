@@ -110,7 +110,10 @@ function drawDue(draft: Draft, context: BlockContext, due: readonly Candidate[])
   const seed = must(seeds.at(-1), 'a chain without seeds');
   for (const [key, duty] of due) if (duty.tier > 0) open(draft, context, seed, key, duty);
   const firstDraws = due.filter(([, duty]) => duty.tier === 0);
-  const draw = drawAudits(seed, firstDraws, policy, auditRate(policy, provers));
+  const underWay = draft.keys('duty').filter((key) => draft.get('duty', key)!.dueAt > 0).length;
+  const slots = Math.max(0, Math.min(policy.auditsPerBlockMax, policy.auditsOpenMax - underWay));
+  const rate = auditRate(policy, provers);
+  const draw = drawAudits(seed, firstDraws, { auditsPerBlockMax: slots }, rate);
   for (const [key, duty] of draw.passed) {
     draft.delete('duty', key);
     reward(draft, duty, duty.reward);

@@ -41,6 +41,8 @@ export const ledgerPolicySchema = z.strictObject({
     ]),
   /** Audits drawn in one block at most: what the auditors can afford. */
   auditsPerBlockMax: z.number().int().min(0).max(256).default(4),
+  /** Audits under way at a time at most. */
+  auditsOpenMax: z.number().int().min(0).max(4096).default(64),
   auditors: z.number().int().min(1).max(16).default(2),
   auditorsEscalated: z.number().int().min(1).max(64).default(5),
   /** Blocks an auditor has for its commitment, and again for its revelation. */

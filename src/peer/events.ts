@@ -111,6 +111,36 @@ export type NodeEvent =
       /** From its last sign of life to the other one's first. */
       readonly silentMs: number;
     }
+  /** A block of the ledger is final. Amounts are decimal micro-NEURO. */
+  | {
+      readonly type: 'block';
+      readonly number: number;
+      readonly transactions: number;
+      /** After the block. */
+      readonly stateRoot: string;
+      /** Minted less burned. */
+      readonly supply: string;
+      /** This node's: to spend, staked, and earned but not paid out yet. */
+      readonly balance: string;
+      readonly stake: string;
+      readonly pending: string;
+      /** Of the whole ledger so far, the newest last. */
+      readonly slashed: readonly {
+        readonly node: string;
+        readonly reason: string;
+        readonly height: number;
+      }[];
+    }
+  /** This node has done again an interval of another's training. */
+  | {
+      readonly type: 'audit';
+      readonly prover: string;
+      readonly round: number;
+      readonly interval: number;
+      /** `valid`, or what is wrong. */
+      readonly code: string;
+      readonly detail: string;
+    }
   | { readonly type: 'warning'; readonly code: string; readonly detail: string }
   /** Closed the last round it was asked for; still serves others until it is stopped. */
   | { readonly type: 'finished'; readonly round: number; readonly stateHash: string }

@@ -19,14 +19,17 @@ import { createStageLookup } from '../pipeline/stage-lookup.ts';
 import type { StepTaken } from '../pipeline/stage-node.ts';
 import { toHex } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
+import type { HashHex } from '../std/hash.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
 import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
+import { type Auditor, startAuditing } from './auditing.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
 import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
 import { createLedgerNode, type LedgerNode } from './ledger-node.ts';
+import { blockEvent } from './ledger-report.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
@@ -51,6 +54,8 @@ export interface PeerOptions {
   readonly replica: StageReplica;
   readonly events: EventSink;
   readonly checkpoints?: CheckpointKeeper;
+  /** Does others' training again when the ledger asks for it. */
+  readonly auditor?: Auditor;
   /** Held-out batches evaluated after each round; 0: none. */
   readonly heldOutBatches: number;
   /** Writes a short text by w_r after each round, to show what the model says. */
@@ -78,6 +83,8 @@ export interface Peer {
   served: StepTaken[];
   /** Where the replica stands; kept by the steps of `train.ts`. */
   position: Standing;
+  /** Of this round, once it is made. */
+  contribution: HashHex | null;
   /** Contributions refused since the round began. */
   rejected: RejectedContribution[];
   /** Fetches an agreed state from whoever has it and stands on it. */
@@ -198,6 +205,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     decoding,
     steps: honest,
     served: [],
+    contribution: null,
     position: await replica.position(),
     rejected,
     resynchronise: (target, signal) =>
@@ -214,6 +222,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     close: async () => {
       for (const stop of stops) stop();
       lookup.close();
+      auditing.close();
       directory.close();
       pipeline.close();
       // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.
@@ -222,6 +231,13 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     },
   };
   Object.assign(peer, { steps: { ...honest, ...options.steps?.(peer) } });
+  const auditing = await startAuditing({
+    ...options,
+    nodeId: key.nodeId,
+    ledger,
+    info,
+  });
+  ledger.onBlock((taken) => options.events(blockEvent(ledger, key.nodeId, taken)));
   coordinator.begin(peer.position.round, peer.position.stateHash);
   return peer;
 }

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
+import { defaultLedgerPolicy, type LedgerPolicy } from '../ledger/policy.ts';
 
 export const compressionNames = ['f32', 'int8', 'int4', 'sparse'] as const satisfies readonly CodecName[];
 
@@ -118,4 +119,25 @@ export function defaultOuter(
   if (compression === 'sparse') return { compression, aggregator, learningRate: 1, momentum: 0 };
   const [learningRate, momentum] = innerSteps < shortRound ? [0.65, 0.6] : [0.7, 0.9];
   return { compression, aggregator, learningRate, momentum };
+}
+
+/** Steps between two committed state hashes: hashing a state takes as long as a fraction of a step (docs/audit.md). */
+const longInterval = 50;
+
+/**
+ * The economy of a network with rounds of so many steps. Where a round takes seconds, a node makes more proofs an hour than
+ * the 120 of long rounds, and auditors afford few of them; vesting keeps waiting for what is not audited.
+ */
+export function defaultLedger(innerSteps: number): LedgerPolicy {
+  if (innerSteps >= shortRound) return { ...defaultLedgerPolicy, intervalSteps: longInterval };
+  return {
+    ...defaultLedgerPolicy,
+    intervalSteps: innerSteps,
+    proofsPerHourMax: 7_200,
+    auditsPerBlockMax: 1,
+    auditsOpenMax: 2,
+    auditBlocks: 60,
+    bondProofs: 2,
+    vestingFactor: 1,
+  };
 }

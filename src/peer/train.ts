@@ -1,7 +1,7 @@
 /**
  * The training journey of a node, top to bottom: shard → batch → stage forward → wire → next stage → loss → backward →
  * AdamW, H times → pseudo-gradient → compress → announce → fetch → screen → certify → aggregate → outer step → state
- * hash → held-out loss. The Driver begins microbatches; a node of a later stage serves them. Each step is a named
+ * hash → proof → ledger → held-out loss. The Driver begins microbatches; a node of a later stage serves them. Each step is a named
  * function below; what they run on is wired in `peer.ts` and `pipeline.ts`.
  */
 import type { Position, RoundResult } from '../diloco/replica.ts';
@@ -9,6 +9,7 @@ import type { RoundList } from '../diloco/round-list.ts';
 import type { AgreedState } from '../diloco/statement.ts';
 import { sleep } from '../std/clock.ts';
 import type { Peer } from './peer.ts';
+import { type ClosedRound, prove, stateToLedger } from './proving.ts';
 import {
   emit,
   evaluateStart,
@@ -41,8 +42,9 @@ export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
       await recover(peer, signal);
       continue;
     }
-    const { rejected } = peer;
+    const { rejected, contribution } = peer;
     await standAt(peer, closed.position);
+    await toLedger(peer, { round: list.round, contribution, work, position: peer.position });
     await report(peer, { work, list, closed, rejected, meter }, signal);
     meter = startMeter(peer);
   }
@@ -242,6 +244,7 @@ async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   const { blob, blobHash } = await peer.steps.contribute(round);
   // A replica that served two Drivers made more steps; they count as those of one.
   const batches = Math.min(step, peer.options.network.training.innerSteps);
+  peer.contribution = blobHash;
   await peer.coordinator.contribute({ blob, blobHash }, batches);
   emit(peer, { type: 'contribution', round, batches, blobBytes: blob.length, blobHash });
 }
@@ -292,6 +295,12 @@ async function outerStep(peer: Peer, list: RoundList, signal: AbortSignal): Prom
   return { ...closed.value, rejected: [...closing.rejected, ...closed.value.rejected] };
 }
 
+/** state hash → proof → ledger: what others' proofs start from, and what this node has done for its reward. */
+async function toLedger(peer: Peer, closed: ClosedRound): Promise<void> {
+  stateToLedger(peer, closed);
+  await prove(peer, closed);
+}
+
 /** The round cannot be closed here: takes the state that others closed it with, once they agree on one. */
 async function recover(peer: Peer, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
@@ -305,6 +314,7 @@ async function recover(peer: Peer, signal: AbortSignal): Promise<void> {
 async function standAt(peer: Peer, position: Position): Promise<void> {
   peer.position = { ...position, contributed: false };
   peer.rejected = [];
+  peer.contribution = null;
   peer.served = [];
   peer.pipeline.begin(position.round);
   peer.coordinator.begin(position.round, position.stateHash);
