@@ -177,6 +177,8 @@ test('who says that its contribution counted, or did not, must carry on accordin
   const previous = { ...claim.previous!, listed: true };
   assert.equal((await auditOne(prover, claim, first, executor)).code, 'valid');
   assert.equal((await auditOne(prover, { ...claim, previous }, first, executor)).code, 'wrong-feedback');
+  const unknown = { ...previous, listed: null };
+  assert.equal((await auditOne(prover, { ...claim, previous: unknown }, first, executor)).code, 'valid');
 });
 
 test('evidence that is not to be had is withheld, and that is no verdict on the work', async () => {

@@ -34,8 +34,8 @@ export interface PreviousClaim {
   readonly state: HashHex;
   /** State hash of (w, v) of its round. */
   readonly base: HashHex;
-  /** Whether the decided list of its round names the node's contribution. */
-  readonly listed: boolean;
+  /** Whether the decided list of its round names the node's contribution; null where the list is not known (any more). */
+  readonly listed: boolean | null;
 }
 
 /** A proof's claim. What is not in the proof is the ledger's to say. */

@@ -30,8 +30,11 @@ export const outlierStepsMax = 4;
 /** No honest engine may be further off than this in one interval, whatever was measured. */
 export const toleranceMax = 1e-3;
 
-/** Engines whose disagreement was measured: work on another one has no tolerance that is known to hold. */
-export const measuredEngines: readonly string[] = ['native-cpu', 'wasm'];
+/**
+ * Engines whose disagreement was measured, and the oracle of tests: work on another one has no tolerance that is known to
+ * hold, and should not be claimed.
+ */
+export const measuredEngines: readonly string[] = ['native-cpu', 'wasm', 'interpreter'];
 
 /** Ten times the largest honest disagreement that was measured, at most `toleranceMax`. */
 export function toleranceFor(measuredMax: number): number {

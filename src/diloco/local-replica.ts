@@ -245,6 +245,7 @@ export async function createLocalReplica(
         if (stages > 1) return reject('not-whole-model', 'a stage alone cannot make its steps again');
         return replay(recorder, segments, trainer, request);
       }),
+    breakChain: () => inOrder(async () => recorder?.interrupt()),
     exportWeights: (of = 'base') =>
       inOrder(async () => {
         const views = Object.entries(of === 'base' ? bases : weights);

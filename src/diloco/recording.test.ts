@@ -183,3 +183,20 @@ test('a stage of several records its steps, too, and replays none', async () => 
   const replayed = await replica.replay({ round: 0, from: 0, steps: [] });
   assert.ok(!replayed.ok && replayed.code === 'not-whole-model');
 });
+
+test('a broken chain begins anew with the next round, and what was recorded before stays', async () => {
+  const replica = await tinyReplica(settings);
+  await trainRound(replica, 2);
+  await endRound(replica, false);
+  await trainRound(replica, 2);
+  await replica.breakChain();
+  assert.equal(await replica.record(1), undefined);
+  await trainRound(replica, 4);
+  await endRound(replica, false);
+  assert.equal((await recordOf(replica, 0)).boundaries.length, 2);
+  const { tensors, position } = await replica.snapshot();
+  assert.equal(position.optimizerSteps, 0);
+  for (const name of ['firstMoments', 'secondMoments', 'errorFeedback'] as const)
+    assert.ok(tensors[name].every((x) => x === 0));
+  assert.equal((await recordOf(replica, 2)).boundaries[0]!.optimizerSteps, 0);
+});

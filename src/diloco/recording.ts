@@ -77,7 +77,7 @@ export interface Recorder {
   afterStep(step: number, optimizerSteps: number): void;
   /** Before the work of a round goes over into error feedback: its last state. */
   finish(step: number, optimizerSteps: number): void;
-  /** The state comes from elsewhere, from the middle of a round: nothing is known of how it came about. */
+  /** Nobody can follow from here on, because the state comes from the middle of a round, or because a claim got lost. */
   interrupt(): void;
   record(round: number): RoundRecord | undefined;
   /** The encoded index of a local or agreed state of a round that is remembered. */

@@ -162,6 +162,11 @@ export interface StageReplica extends PipelineStage, DecodeHost {
   evidenceLeaf(stateHash: HashHex, index: number): Promise<Uint8Array | undefined>;
   /** Makes steps of a recorded round again, and keeps the states of the last interval. `not-kept`, `replay-mismatch`. */
   replay(request: ReplayRequest): Promise<Outcome<void>>;
+  /**
+   * Ends the chain of recorded states: this round is recorded no further, and the next one begins without moments and
+   * error feedback. For a node whose last claim the ledger has not taken: what follows from it can be shown to nobody.
+   */
+  breakChain(): Promise<void>;
   /** w_r, or the local weights, by Hugging Face name, copied. */
   exportWeights(of?: WeightsChoice): Promise<Readonly<Record<string, Float32Array>>>;
   close(): Promise<void>;

@@ -37,6 +37,6 @@ export async function claimOfDuty(ledger: LedgerKeeper, key: string): Promise<Tr
 
 function previousOf(ledger: LedgerKeeper, prover: string, body: ProofBody): PreviousClaim {
   const row = ledger.state().get('round', numberKey(body.round));
-  const listed = row?.contributions.some(([stage, node]) => stage === body.stage && node === prover) ?? false;
+  const listed = row?.contributions.some(([stage, node]) => stage === body.stage && node === prover) ?? null;
   return { round: body.round, state: toHex(body.states.at(-1)!), base: toHex(body.base), listed };
 }

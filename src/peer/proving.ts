@@ -3,6 +3,7 @@
  * What the proof commits to the replica has recorded; whether it is paid for the ledger decides.
  */
 import { recordedStates } from '../audit/claim.ts';
+import { measuredEngines } from '../audit/tolerance.ts';
 import type { Standing } from '../diloco/replica.ts';
 import { isVoter } from '../ledger/members.ts';
 import type { ProofBody } from '../ledger/proof.ts';
@@ -49,7 +50,8 @@ export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
 async function proofBody({ options, ledger }: Peer, closed: ClosedRound): Promise<ProofBody | undefined> {
   const { replica, clock, key } = options;
   const { round, contribution, work } = closed;
-  const { stage } = await replica.info();
+  const { stage, engineId } = await replica.info();
+  if (!measuredEngines.includes(engineId)) return undefined;
   const { innerSteps, microbatches, tokensPerBatch, stageLayers } = ledger.constants;
   const record = await replica.record(round);
   const endStep = record?.boundaries.at(-1)?.step ?? 0;

@@ -72,6 +72,7 @@ function rememberingReplica(): StageReplica {
     evidenceIndex: async () => undefined,
     evidenceLeaf: async () => undefined,
     replay: async () => reject('not-kept'),
+    breakChain: async () => undefined,
     exportWeights: async () => ({ 'a.weight': new Float32Array([1.5]), 'b.weight': weights.slice(0, 2) }),
     forward: async ({ entry }) =>
       entry instanceof Float32Array ? accept(entry.map((x) => 2 * x)) : reject('wrong-shape'),

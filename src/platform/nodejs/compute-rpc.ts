@@ -37,6 +37,7 @@ const replicaMethods: MethodTable<StageReplica> = {
   evidenceIndex: 'fresh',
   evidenceLeaf: 'fresh',
   replay: 'kept',
+  breakChain: 'kept',
   exportWeights: 'fresh',
   close: 'kept',
   forward: 'rows',
