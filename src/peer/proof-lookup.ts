@@ -3,6 +3,7 @@
  * a claim. Everybody finds the same, for all have the same blocks.
  */
 import { claimOfProof, type PreviousClaim, type TrainingClaim } from '../audit/claim.ts';
+import { nodeIdOf } from '../identity/keys.ts';
 import { decodeBlock } from '../ledger/block.ts';
 import { numberKey } from '../ledger/money.ts';
 import { type ProofBody, proofKey } from '../ledger/proof.ts';
@@ -27,8 +28,10 @@ export async function claimOfDuty(ledger: LedgerKeeper, key: string): Promise<Tr
     const stored = await ledger.store.block(number);
     const block = stored && decodeBlock(stored.payload);
     const transaction = block?.ok ? block.value.transactions[index] : undefined;
-    const body = transaction && proof.parse(transaction.body);
-    if (!body?.ok || body.value.type !== 'training') continue;
+    // Blocks touch the account of their proposer, too: others' proofs are found with its own.
+    if (!transaction?.publicKey || nodeIdOf(transaction.publicKey) !== duty.prover) continue;
+    const body = proof.parse(transaction.body);
+    if (!body.ok || body.value.type !== 'training') continue;
     if (found) return claimOfProof(duty.prover, found, previousOf(ledger, duty.prover, body.value));
     if (proofKey(networkId, duty.prover, body.value) === key) found = body.value;
   }
