@@ -1,6 +1,7 @@
 /** The HTTP face without a server: requests in, responses out, in virtual time. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { sampleLedgerStatus as ledger } from '../../test/ledger-status.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
 import { createApi } from './app.ts';
 import { readersMax } from './event-stream.ts';
@@ -28,7 +29,6 @@ const facts = {
   stage: { index: 0, count: 1, firstLayer: 0, endLayer: 4, roles: ['driver', 'validator'] as const },
   aggregator: { name: 'default', toleratedHostile: 1 },
   engine: { id: 'native-cpu', provider: 'cpu' },
-  members: 4,
   startedAtMs: 1_000,
 };
 
@@ -67,7 +67,7 @@ function setUp() {
   const keeper = keepStatus(facts);
   let stops = 0;
   const app = createApi({
-    status: () => keeper.status(61_000, pipeline),
+    status: () => keeper.status(61_000, pipeline, ledger),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => void sinks.delete(sink);
@@ -95,6 +95,7 @@ test('the status is folded from events', async () => {
   const before = await (await app.request('/api/status')).json();
   assert.deepEqual([before.round, before.step, before.loss, before.stateHash], [2, 7, 5.5, null]);
   assert.deepEqual(before.members, { total: 4, connected: 4, toleratedFailures: 1 });
+  assert.deepEqual(before.ledger, ledger);
   keeper.apply(round);
   const response = await app.request('/api/status');
   assert.equal(response.status, 200);
@@ -119,7 +120,7 @@ test('a map that peers can make grow stays bounded', () => {
   const { keeper } = setUp();
   for (let code = 0; code < 1000; code++)
     keeper.apply({ ...round, rejected: [{ node: 'x', code: `code-${code}` }] });
-  const rejected = keeper.status(0, pipeline).totals.contributionsRejected;
+  const rejected = keeper.status(0, pipeline, ledger).totals.contributionsRejected;
   assert.ok(Object.keys(rejected).length <= 65);
   assert.equal(rejected.other, 1000 - 64);
 });
@@ -137,6 +138,9 @@ test('metrics are Prometheus text, and what is not known is left out', async () 
   assert.match(text, /network="a \\"quoted\\" \\\\ name"/);
   const { queue, ...counted } = pipeline;
   assert.match(text, /^neuroshard_stage_info\{stage="0",stages="1",roles="driver validator"\} 1$/m);
+  assert.match(text, /^neuroshard_tolerated_failures 1$/m);
+  assert.match(text, /^neuroshard_ledger_block 12$/m);
+  assert.match(text, /^neuroshard_account_micro_neuro\{part="pending"\} 250000$/m);
   assert.match(text, /^neuroshard_stage_replicas\{stage="0"\} 3$/m);
   for (const [name, depth] of Object.entries(queue))
     assert.ok(text.includes(`\nneuroshard_queue_depth{class="${name}"} ${depth}\n`), name);

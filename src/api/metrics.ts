@@ -74,9 +74,33 @@ export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
     ),
     metric('checkpoints_total', 'counter', 'Snapshots written.', single(totals.checkpoints)),
     metric('warnings_total', 'counter', 'Warnings logged.', single(totals.warnings)),
+    ...ledgerMetrics(status),
     ...pipelineMetrics(status.stage, status.pipeline),
     ...(text ? textMetrics(text) : []),
   ].join('');
+}
+
+/** Amounts are micro-NEURO: above 2^53 the last digits are rounded, as every reader of such metrics would. */
+function ledgerMetrics({ ledger, members }: NodeStatus): string[] {
+  const single = (value: number): Sample[] => [[{}, value]];
+  return [
+    metric('ledger_block', 'gauge', 'Number of the newest final block.', single(ledger.number)),
+    metric('ledger_epoch', 'gauge', 'The epoch whose members vote.', single(ledger.epoch)),
+    metric('ledger_waiting', 'gauge', 'Transactions that wait for a block.', single(ledger.waiting)),
+    metric(
+      'tolerated_failures',
+      'gauge',
+      'Members that may fail while blocks are still decided.',
+      single(members.toleratedFailures),
+    ),
+    metric('supply_micro_neuro', 'gauge', 'Minted less burned.', single(Number(ledger.supply))),
+    metric(
+      'account_micro_neuro',
+      'gauge',
+      'What this node has: to spend, staked, and earned but not paid out.',
+      (['balance', 'stake', 'pending'] as const).map((part): Sample => [{ part }, Number(ledger[part])]),
+    ),
+  ];
 }
 
 /** Stages are counted from 0, as everywhere outside what people read. */

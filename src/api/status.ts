@@ -3,6 +3,7 @@
  * made of. Every value survives JSON. Knows nothing of HTTP.
  */
 import type { NodeEvent } from '../peer/events.ts';
+import type { LedgerStatus } from '../peer/ledger-report.ts';
 
 /** The part of the model that a node holds. */
 export interface StageFacts {
@@ -45,8 +46,6 @@ export interface NodeFacts {
   readonly aggregator: { readonly name: string; readonly toleratedHostile: number };
   /** The tensor engine's id, e.g. `native-cpu`, and the provider it runs on. */
   readonly engine: { readonly id: string; readonly provider: string };
-  /** Members named in the network manifest. */
-  readonly members: number;
   /** Milliseconds since the Unix epoch. */
   readonly startedAtMs: number;
 }
@@ -70,12 +69,14 @@ export interface NodeStatus {
   /** Connected peers, members or not. */
   readonly peers: number;
   readonly members: {
+    /** Who votes in the ledger's running epoch. */
     readonly total: number;
-    /** This node included, where it is a member. */
+    /** Of those, this node included. */
     readonly connected: number;
-    /** Members that may fail in any way, lie included, while rounds still close. */
+    /** Members that may fail in any way, lie included, while blocks are decided and rounds close. */
     readonly toleratedFailures: number;
   };
+  readonly ledger: LedgerStatus;
   readonly aggregator: { readonly name: string; readonly toleratedHostile: number };
   readonly engine: { readonly id: string; readonly provider: string };
   /** After the last outer step; null before the first since the start. */
@@ -99,14 +100,14 @@ export interface NodeStatus {
 
 export interface StatusKeeper {
   apply(event: NodeEvent): void;
-  status(nowMs: number, pipeline: PipelineStatus): NodeStatus;
+  status(nowMs: number, pipeline: PipelineStatus, ledger: LedgerStatus): NodeStatus;
 }
 
 /** Codes come from our own screening, but a map that peers can make grow has a bound all the same. */
 const rejectionCodesMax = 64;
 
 export function keepStatus(facts: NodeFacts): StatusKeeper {
-  const { startedAtMs, members, ...fixed } = facts;
+  const { startedAtMs, ...fixed } = facts;
   let now: Pick<NodeStatus, 'round' | 'step' | 'innerSteps' | 'loss' | 'heldOutLoss' | 'tokensPerSecond'> = {
     round: 0,
     step: 0,
@@ -183,6 +184,8 @@ export function keepStatus(facts: NodeFacts): StatusKeeper {
           totals = { ...totals, warnings: totals.warnings + 1 };
           return;
         case 'contribution':
+        case 'block':
+        case 'audit':
         case 'failover':
         case 'sample':
         case 'finished':
@@ -190,16 +193,16 @@ export function keepStatus(facts: NodeFacts): StatusKeeper {
           return;
       }
     },
-    status: (nowMs, pipeline) => ({
+    status: (nowMs, pipeline, ledger) => ({
       ...fixed,
       pipeline,
+      ledger,
       ...now,
       peers,
-      // Rounds close with more than 2/3 of the members: of n, ⌊(n − 1) / 3⌋ may fail.
       members: {
-        total: members,
+        total: ledger.members,
         connected: membersConnected,
-        toleratedFailures: Math.floor((members - 1) / 3),
+        toleratedFailures: ledger.toleratedFailures,
       },
       stateHash,
       uptimeMs: nowMs - startedAtMs,

@@ -9,6 +9,7 @@ import { keepStatus, type PipelineStatus, type StageFacts } from '../api/status.
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { ReplicaInfo } from '../diloco/replica.ts';
 import type { EventSink } from '../peer/events.ts';
+import { ledgerStatus } from '../peer/ledger-report.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { TextGenerator } from '../peer/text-generator.ts';
 import type { Compute } from '../platform/nodejs/compute-host.ts';
@@ -72,14 +73,13 @@ export async function serveApi({
       ),
     },
     engine: { id: info.engineId, provider: options.compute.provider ?? 'cpu' },
-    members: network.members.length,
     startedAtMs: clock.nowMs(),
   });
   sinks.add((event) => status.apply(event));
   const token = toHex(randomBytes(16));
   await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
   const app = createApi({
-    status: () => status.status(clock.nowMs(), pipelineStatus(peer)),
+    status: () => status.status(clock.nowMs(), pipelineStatus(peer), ledgerStatus(peer.ledger, key.nodeId)),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => sinks.delete(sink);

@@ -283,16 +283,17 @@ async function writeSample(
 }
 
 function reportPeers(peer: Peer, emit: EventSink, stack: AsyncDisposableStack): void {
-  const { transport, network } = peer.options;
+  const { transport } = peer.options;
   let last = '';
   const timer = setInterval(() => {
     const connected = transport.peers();
     const present = new Set([transport.self, ...connected]);
-    const membersConnected = network.members.filter((member) => present.has(member.nodeId)).length;
+    const { members } = peer.ledger.consensus.start();
+    const membersConnected = members.filter((member) => present.has(member.nodeId)).length;
     const event: NodeEvent & { type: 'peers' } = {
       type: 'peers',
       connected: connected.length,
-      members: network.members.length,
+      members: members.length,
       membersConnected,
     };
     if (JSON.stringify(event) === last) return;

@@ -1,6 +1,7 @@
 /** `node status` against a real API on loopback, and against what is no node. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { sampleLedgerStatus as ledger } from '../../test/ledger-status.ts';
 import { createApi } from '../api/app.ts';
 import { keepStatus } from '../api/status.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
@@ -42,11 +43,10 @@ test('the status of a running node is shown, and as one document with --json', a
     stage: { index: 0, count: 1, firstLayer: 0, endLayer: 4, roles: ['driver', 'validator'] },
     aggregator: { name: 'default', toleratedHostile: 1 },
     engine: { id: 'native-cpu', provider: 'cpu' },
-    members: 4,
     startedAtMs: 0,
   });
   const api = createApi({
-    status: () => keeper.status(61_000, pipeline),
+    status: () => keeper.status(61_000, pipeline, ledger),
     subscribe: () => () => undefined,
     stop: () => undefined,
     token: 'sixteen-characters',
@@ -57,8 +57,17 @@ test('the status of a running node is shown, and as one document with --json', a
   const text = await execute('--port', String(server.port));
   assert.equal(text.code, 0);
   assert.match(text.stdout, /^node {10}abababababababab \(process 42, up 1 min 01 s\)$/m);
+  assert.match(text.stdout, /^members {7}0 of 4 connected, 1 may fail$/m);
+  assert.match(
+    text.stdout,
+    /^ledger {8}block 12, epoch 1, state root 5f5f5f5f5f5f5f5f; 2 waiting; this node votes$/m,
+  );
+  assert.match(text.stdout, /^balance {7}1\.5 NEURO, 30 staked, 0\.25 pending; supply 7$/m);
   const json = await execute('--port', String(server.port), '--json');
-  assert.deepEqual(JSON.parse(json.stdout), JSON.parse(JSON.stringify(keeper.status(61_000, pipeline))));
+  assert.deepEqual(
+    JSON.parse(json.stdout),
+    JSON.parse(JSON.stringify(keeper.status(61_000, pipeline, ledger))),
+  );
 });
 
 test('nobody there, or somebody else, is one clear error', async (t) => {

@@ -1,6 +1,8 @@
 /** `node status`: asks a running node's API what it is doing. */
 import type { Command } from 'commander';
 import type { NodeStatus, PipelineStatus } from '../api/status.ts';
+import { formatNeuro } from '../ledger/neuro.ts';
+import type { LedgerStatus } from '../peer/ledger-report.ts';
 import { CodedError } from '../std/outcome.ts';
 import { action, type CommandResult, commandGroup, defineCommand } from './command.ts';
 import { port } from './parse.ts';
@@ -17,7 +19,7 @@ export function register(program: Command): void {
   defineCommand(commandGroup(program, 'node', 'run one node of a network'), {
     name: 'status',
     summary: 'what a running node is doing',
-    description: `Asks the node on this machine (or another whose API is reachable) for its round, loss, speed and peers.`,
+    description: `Asks the node on this machine (or another whose API is reachable) for its round, loss, speed and peers, what the ledger says, and how many members may fail.`,
     examples: [
       ['node status', 'the node on the usual port'],
       ['node status --port 8001 --json', 'another one, for a program'],
@@ -47,7 +49,7 @@ async function fetchStatus(url: string, signal: AbortSignal): Promise<NodeStatus
     throw new CodedError('no-node', `no node answers at ${url}: ${advice}`, { cause: error });
   }
   const status = (await response.json().catch(() => undefined)) as NodeStatus | undefined;
-  if (!response.ok || typeof status?.nodeId !== 'string' || typeof status.totals !== 'object') {
+  if (!response.ok || typeof status?.nodeId !== 'string' || typeof status.ledger !== 'object') {
     throw new CodedError('not-a-node', `what answers at ${url} is not a node of NeuroShard`);
   }
   return status;
@@ -68,6 +70,8 @@ export function describeStatus(status: NodeStatus): string {
     ['speed', status.tokensPerSecond === null ? 'not yet' : `${Math.round(status.tokensPerSecond)} tokens/s`],
     ['peers', `${status.peers} connected`],
     ['members', `${members.connected} of ${members.total} connected, ${members.toleratedFailures} may fail`],
+    ['ledger', describeLedger(status.ledger)],
+    ['balance', describeBalance(status.ledger)],
     ['aggregator', `${status.aggregator.name}, withstands ${status.aggregator.toleratedHostile} hostile`],
     [
       'contributions',
@@ -77,6 +81,18 @@ export function describeStatus(status: NodeStatus): string {
     ['state', status.stateHash?.slice(0, 16) ?? 'not yet'],
   ];
   return rows.map(([name, value]) => `${name.padEnd(14)}${value}`).join('\n');
+}
+
+function describeLedger({ number, stateRoot, epoch, votes, waiting }: LedgerStatus): string {
+  const role = votes ? 'this node votes' : 'this node follows';
+  return `block ${number}, epoch ${epoch}, state root ${stateRoot.slice(0, 16)}; ${waiting} waiting; ${role}`;
+}
+
+function describeBalance({ balance, stake, pending, supply }: LedgerStatus): string {
+  const [has, staked, earned, all] = [balance, stake, pending, supply].map((amount) =>
+    formatNeuro(BigInt(amount)),
+  );
+  return `${has} NEURO, ${staked} staked, ${earned} pending; supply ${all}`;
 }
 
 function describeStage({ stage, pipeline }: NodeStatus): string {

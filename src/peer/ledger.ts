@@ -49,7 +49,10 @@ export interface LedgerKeeper {
   firstEpoch(): EpochStart;
   /** What follows an epoch whose last block was the newest. */
   nextEpoch(epoch: number): NextEpoch | undefined;
-  /** Applies and keeps a decided payload. A payload that does not apply was decided by liars: it throws. */
+  /**
+   * Applies and keeps a decided payload. One that does not apply was decided by liars: it throws, as it does when the store
+   * does not keep it; then everything is as it was before.
+   */
   take(payload: Uint8Array, decided: DecidedPlace): Promise<TakenBlock>;
   /** A signed transaction of this node, valid after those that already wait. */
   sign<Body>(rule: TransactionRule<Body>, body: Body, key: KeyPair): Uint8Array;
@@ -109,14 +112,23 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
           `decided block ${block.value.number}: ${applied.code} ${applied.detail}`,
         );
       const { hash, changes, receipts } = applied.value;
+      const before = newest;
+      const undo = changes.map(({ table, key }): Change => ({ table, key, row: state.get(table, key) }));
       commit(state, changes);
       const { number, timeMs, proposer } = block.value;
       const { epoch, height, certificate } = place;
       newest = { number, hash, height, epoch, stateRoot: state.root() };
-      await store.append(
-        { ...newest, timeMs, proposer, payload, certificate, transactions: receipts },
-        changes,
-      );
+      try {
+        await store.append(
+          { ...newest, timeMs, proposer, payload, certificate, transactions: receipts },
+          changes,
+        );
+      } catch (error) {
+        // What is not kept is not applied: memory says what a restart would find.
+        commit(state, undo);
+        newest = before;
+        throw error;
+      }
       mempool.prune();
       return { ...applied.value, block: block.value };
     },

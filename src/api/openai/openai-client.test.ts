@@ -10,6 +10,7 @@ import OpenAI, {
   NotFoundError,
   RateLimitError,
 } from 'openai';
+import { sampleLedgerStatus } from '../../../test/ledger-status.ts';
 import { type Script, scriptedGenerator } from '../../../test/scripted-generator.ts';
 import { systemClock } from '../../platform/nodejs/clock.ts';
 import { startHttpServer } from '../../platform/nodejs/http-server.ts';
@@ -49,11 +50,10 @@ async function serve(t: TestContext, script: Script, extras: Extras = {}) {
     stage: { index: 0, count: 1, firstLayer: 0, endLayer: 4, roles: ['driver', 'validator'] },
     aggregator: { name: 'default', toleratedHostile: 0 },
     engine: { id: 'native-cpu', provider: 'cpu' },
-    members: 1,
     startedAtMs: 0,
   });
   const app = createApi({
-    status: () => status.status(0, pipeline),
+    status: () => status.status(0, pipeline, sampleLedgerStatus),
     subscribe: () => () => undefined,
     stop: () => undefined,
     token: 'sixteen-characters',

@@ -1,0 +1,16 @@
+/** What a node says of its ledger, made up: for tests of how it is shown. */
+import type { LedgerStatus } from '../src/peer/ledger-report.ts';
+
+export const sampleLedgerStatus: LedgerStatus = {
+  number: 12,
+  stateRoot: '5f'.repeat(32),
+  epoch: 1,
+  votes: true,
+  members: 4,
+  toleratedFailures: 1,
+  waiting: 2,
+  supply: '7000000',
+  balance: '1500000',
+  stake: '30000000',
+  pending: '250000',
+};
