@@ -126,7 +126,7 @@ const longInterval = 50;
 
 /**
  * The economy of a network with rounds of so many steps. Where a round takes seconds, a node makes more proofs an hour than
- * the 120 of long rounds, and auditors afford few of them; vesting keeps waiting for what is not audited.
+ * the 120 of long rounds, and auditors afford few of them: none is certain to be audited, and no bond is built.
  */
 export function defaultLedger(innerSteps: number): LedgerPolicy {
   if (innerSteps >= shortRound) return { ...defaultLedgerPolicy, intervalSteps: longInterval };
@@ -137,7 +137,7 @@ export function defaultLedger(innerSteps: number): LedgerPolicy {
     auditsPerBlockMax: 1,
     auditsOpenMax: 2,
     auditBlocks: 60,
-    bondProofs: 2,
+    bondProofs: 0,
     vestingFactor: 1,
   };
 }

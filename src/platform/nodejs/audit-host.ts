@@ -19,13 +19,13 @@ export interface AuditProcess {
 
 export interface AuditProcessOptions {
   /** A node audits with what nothing else wants; a measurement does not. */
-  readonly priority?: 'lowest' | 'normal';
+  readonly priority?: 'low' | 'normal';
 }
 
 /** Resolves when it is ready to re-execute; rejects with what kept it from it (`not-whole-model`, `compute-stopped`). */
 export async function startAuditProcess(
   settings: ReplicaSettings,
-  { priority = 'lowest' }: AuditProcessOptions = {},
+  { priority = 'low' }: AuditProcessOptions = {},
 ): Promise<AuditProcess> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const child = fork(fileURLToPath(new URL(`./audit-process.${extension}`, import.meta.url)), {

@@ -5,7 +5,7 @@ import type { MethodTable } from './compute-rpc.ts';
 
 export interface AuditStart {
   readonly settings: ReplicaSettings;
-  readonly priority: 'lowest' | 'normal';
+  readonly priority: 'low' | 'normal';
 }
 
 export interface AuditService extends ReExecutor {
