@@ -59,6 +59,36 @@ export const blocksProtocol: Protocol = {
   requestsPerMinuteMax: 600,
 };
 
+/** How epochs of consensus ended, one after the other: what proves the newest members to a newcomer. */
+export const epochEndsProtocol: Protocol = {
+  id: '/neuroshard/epoch-ends/1',
+  requestBytesMax: 16,
+  responseBytesMax: 4 * MiB,
+  timeoutMs: 20_000,
+  idleTimeoutMs: 5_000,
+  requestsPerMinuteMax: 120,
+};
+
+/** Which chunks make up the ledger's state at the beginning of an epoch. */
+export const snapshotInfoProtocol: Protocol = {
+  id: '/neuroshard/snapshot-info/1',
+  requestBytesMax: 16,
+  responseBytesMax: MiB,
+  timeoutMs: 20_000,
+  idleTimeoutMs: 5_000,
+  requestsPerMinuteMax: 60,
+};
+
+/** One of those chunks: 256 KiB and the row that fills it. */
+export const snapshotChunkProtocol: Protocol = {
+  id: '/neuroshard/snapshot-chunk/1',
+  requestBytesMax: 32,
+  responseBytesMax: 5 * MiB,
+  timeoutMs: 60_000,
+  idleTimeoutMs: 5_000,
+  requestsPerMinuteMax: 6_000,
+};
+
 /** What round a node is in and the state hash it stands on. */
 export const statusProtocol: Protocol = {
   id: '/neuroshard/status/1',

@@ -11,11 +11,16 @@ import { blocksProtocol } from '../net/protocol.ts';
 import type { Transport } from '../net/transport.ts';
 import { accept } from '../std/outcome.ts';
 
-const topic = 'consensus';
+export const consensusTopic = 'consensus';
 
 export interface ChainOptions {
   readonly transport: Transport;
   readonly networkId: Uint8Array;
+  /**
+   * No peer has what comes next here, and some are epochs further: joins them, and gives the replica to go on with.
+   * Undefined when nothing can be done about it.
+   */
+  readonly jump?: () => Promise<EpochsReplica | undefined>;
 }
 
 export interface ChainSync {
@@ -26,30 +31,44 @@ export interface ChainSync {
   catchUp(replica: EpochsReplica, wanted: Position): void;
 }
 
-export function connectChain({ transport, networkId }: ChainOptions): ChainSync {
+export function connectChain({ transport, networkId, jump }: ChainOptions): ChainSync {
   let catching = false;
 
-  const fetchFrom = async (peer: string, replica: EpochsReplica): Promise<boolean> => {
+  const fetchFrom = async (peer: string, replica: EpochsReplica): Promise<string> => {
     const answer = await transport.request(peer, blocksProtocol, encodePosition(positionOf(replica)));
-    if (!answer.ok) return false;
+    if (!answer.ok) return answer.code;
     const run = decodeRun(answer.value, networkId, defaultLimits);
     if (!run.ok) {
       transport.penalize(peer, run.code);
-      return false;
+      return run.code;
     }
-    if (run.value.blocks.length === 0) return false;
+    if (run.value.blocks.length === 0) return 'nothing-new';
     const adopted = replica.adopt(run.value);
     if (!adopted.ok && adopted.code === 'bad-certificate') transport.penalize(peer, adopted.code);
-    return adopted.ok;
+    return adopted.ok ? 'adopted' : adopted.code;
   };
 
-  const catchUp = async (replica: EpochsReplica, wanted: Position) => {
+  /** `reached`, or `epoch-pruned` when nobody has the next block and somebody speaks of a later epoch. */
+  const catchUpFromAll = async (replica: EpochsReplica, wanted: Position): Promise<string> => {
+    let result = 'unavailable';
+    for (const peer of transport.peers()) {
+      for (let code = 'adopted'; code === 'adopted'; ) {
+        if (!isBefore(positionOf(replica), wanted)) return 'reached';
+        code = await fetchFrom(peer, replica);
+        if (code === 'epoch-pruned') result = code;
+        if (code === 'adopted') result = 'unavailable';
+      }
+    }
+    return result;
+  };
+
+  const catchUp = async (from: EpochsReplica, wanted: Position) => {
     if (catching) return;
     catching = true;
     try {
-      for (const peer of transport.peers()) {
-        while (isBefore(positionOf(replica), wanted) && (await fetchFrom(peer, replica)));
-        if (!isBefore(positionOf(replica), wanted)) return;
+      for (let replica: EpochsReplica | undefined = from; replica; ) {
+        const result = await catchUpFromAll(replica, wanted);
+        replica = result === 'epoch-pruned' ? await jump?.() : undefined;
       }
     } finally {
       catching = false;
@@ -58,12 +77,16 @@ export function connectChain({ transport, networkId }: ChainOptions): ChainSync 
 
   return {
     // Best effort: what did not get out, because the transport has just closed, is said again or no longer matters.
-    broadcast: (message) => void transport.publish(topic, message).catch(() => {}),
+    broadcast: (message) => void transport.publish(consensusTopic, message).catch(() => {}),
     serve: (replica) => {
-      const unsubscribe = transport.subscribe(topic, defaultLimits.messageBytesMax, (from, message) => {
-        const received = replica.receive(from, message);
-        if (!received.ok && isMisbehaviour(received.code)) transport.penalize(from, received.code);
-      });
+      const unsubscribe = transport.subscribe(
+        consensusTopic,
+        defaultLimits.messageBytesMax,
+        (from, message) => {
+          const received = replica.receive(from, message);
+          if (!received.ok && isMisbehaviour(received.code)) transport.penalize(from, received.code);
+        },
+      );
       const unhandle = transport.handle(blocksProtocol, async (_from, request) => {
         const position = decodePosition(request);
         return position.ok ? accept(encodeRun(replica.decidedSince(position.value))) : position;

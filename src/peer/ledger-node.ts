@@ -3,8 +3,8 @@
  * The round coordinator is its guest: its lists travel inside blocks. It trains nothing and holds no weights.
  */
 
+import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { EpochsReplica, Equivocation } from '../consensus/epoch-types.ts';
-import { createEpochs } from '../consensus/epochs.ts';
 import { checkEvidence } from '../consensus/equivocation.ts';
 import type { SignatureScheme } from '../consensus/types.ts';
 import type { Dataset } from '../genesis/dataset.ts';
@@ -23,9 +23,9 @@ import type { Clock } from '../std/clock.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { Store } from '../std/store.ts';
 import { createBlockVoting, listOf, type RoundApplication } from './block-voting.ts';
-import { connectChain } from './chain-sync.ts';
 import type { EventSink } from './events.ts';
 import { type LedgerKeeper, openLedger, type TakenBlock } from './ledger.ts';
+import { runConsensus } from './ledger-sync-live.ts';
 import type { NetworkManifest } from './network.ts';
 import { createTransactions } from './transactions.ts';
 
@@ -46,10 +46,13 @@ export interface LedgerNodeOptions {
   /** Whether this node has itself found a Driver guilty. */
   readonly isFraud: (nodeId: string) => boolean;
   readonly events: EventSink;
+  /** Where a node begins that has not come so far, in place of the manifest's members. */
+  readonly checkpoint?: Checkpoint;
   readonly signatures?: SignatureScheme;
 }
 
 export interface LedgerNode extends LedgerKeeper {
+  /** The one that runs now: another one after this node has joined the ledger anew. */
   readonly consensus: EpochsReplica;
   /** Signs a transaction and sends it out. */
   send<Body>(rule: TransactionRule<Body>, body: Body): Outcome<Waiting>;
@@ -60,7 +63,7 @@ export interface LedgerNode extends LedgerKeeper {
 }
 
 export async function createLedgerNode(options: LedgerNodeOptions): Promise<LedgerNode> {
-  const { network, key, transport, clock, store, rounds, events } = options;
+  const { network, key, transport, clock, rounds, events } = options;
   const { networkId } = network;
   const keeper = await openLedger({
     network,
@@ -68,9 +71,8 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     clock,
     accepts: (transaction) => acceptable(options, transaction),
   });
-  const chain = connectChain({ transport, networkId });
   const listeners = new Set<(taken: TakenBlock) => void>();
-  const transactions = createTransactions({ ledger: keeper, transport, clock, wake: () => consensus.wake() });
+  const transactions = createTransactions({ ledger: keeper, transport, clock, wake: () => consensus.now().wake() });
   const send = <Body>(rule: TransactionRule<Body>, body: Body) =>
     transactions.submit(keeper.sign(rule, body, key));
   const voting = createBlockVoting({
@@ -79,7 +81,7 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     clock,
     ledger: keeper,
     rounds,
-    leader: (height) => leaderOf(consensus, height),
+    leader: (height) => leaderOf(consensus.now(), height),
     evidenceHolds: (transaction) => evidenceHolds(options, transaction),
     onBlock: (taken) => {
       transactions.noteBlock();
@@ -88,32 +90,25 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     },
     onRefused: (code, detail) => events({ type: 'warning', code, detail: `proposed block: ${detail}` }),
   });
-  const applied = keeper.applied();
-  const consensus = await createEpochs({
-    networkId,
-    start: keeper.firstEpoch(),
-    key,
-    clock,
-    store,
-    broadcast: chain.broadcast,
+  await replayRounds(keeper, rounds);
+  const consensus = await runConsensus({
+    ...options,
+    ledger: keeper,
     application: {
       ...voting,
-      behind: (position) => chain.catchUp(consensus, position),
       failed: (error) => events({ type: 'warning', code: 'consensus-failed', detail: String(error) }),
       evidence: (found) => accuse(found),
     },
-    ...(applied && { applied }),
-    ...(options.signatures && { signatures: options.signatures }),
   });
   const accuse = ({ nodeId, kind, bytes }: Equivocation) => {
     events({ type: 'warning', code: 'equivocation', detail: `${kind} by member ${nodeId.slice(0, 8)}` });
     send(equivocation, { accused: nodeId, evidence: bytes });
   };
-  await replayRounds(keeper, rounds);
-  const unserve = chain.serve(consensus);
   return {
     ...keeper,
-    consensus,
+    get consensus() {
+      return consensus.now();
+    },
     send,
     submit: (bytes) => transactions.submit(bytes),
     onBlock: (listener) => {
@@ -121,7 +116,6 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
       return () => listeners.delete(listener);
     },
     close: async () => {
-      unserve();
       transactions.close();
       await consensus.stop();
     },

@@ -13,6 +13,7 @@ import { genesisState } from '../ledger/genesis.ts';
 import { votersOf } from '../ledger/members.ts';
 import { createMempool, type Mempool } from '../ledger/mempool.ts';
 import { chainOf } from '../ledger/money.ts';
+import type { LedgerPolicy } from '../ledger/policy.ts';
 import type { LedgerConstants, TransactionRule } from '../ledger/rules.ts';
 import { commit, createState, type LedgerState } from '../ledger/state.ts';
 import type { LedgerHead, LedgerStore } from '../ledger/store.ts';
@@ -28,7 +29,9 @@ import { cutStages } from '../model/stage-cut.ts';
 import { assert } from '../std/assert.ts';
 import { equalBytes } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
+import { epochBegunBy } from './ledger-sync-serve.ts';
 import type { NetworkManifest } from './network.ts';
 
 export interface TakenBlock extends AppliedBlock {
@@ -43,9 +46,9 @@ export interface LedgerKeeper {
   /** After the newest block; changed in place by the next one. */
   state(): LedgerState;
   head(): LedgerHead;
-  /** Where the newest block stands in consensus; undefined before the first. */
-  applied(): Position | undefined;
-  /** What begins the epoch that the state is in. Only for the network's first epoch. */
+  /** Where the newest block stands in consensus; height 0 at the beginning of an epoch. */
+  applied(): Position;
+  /** What begins the network's first epoch. */
   firstEpoch(): EpochStart;
   /** What follows an epoch whose last block was the newest. */
   nextEpoch(epoch: number): NextEpoch | undefined;
@@ -54,6 +57,8 @@ export interface LedgerKeeper {
    * does not keep it; then everything is as it was before.
    */
   take(payload: Uint8Array, decided: DecidedPlace): Promise<TakenBlock>;
+  /** Puts a verified state in the place of all that is here, on disk first. */
+  replace(head: LedgerHead, state: LedgerState): Promise<void>;
   /** A signed transaction of this node, valid after those that already wait. */
   sign<Body>(rule: TransactionRule<Body>, body: Body, key: KeyPair): Uint8Array;
 }
@@ -83,10 +88,20 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
     head = { number: 0, hash: new Uint8Array(32), height: 0, epoch: 0, stateRoot: genesis.root() };
     await store.install(head, rowsOf(genesis));
   }
-  const state = head.number === 0 ? genesis : await loadState(store, head);
+  let state = head.number === 0 ? genesis : await loadState(store, head);
   const verify = rememberingVerifier(rememberedMax);
   const mempool = createMempool({ head: () => state, constants, clock, verify, ...(accepts && { accepts }) });
   let newest: LedgerHead = head;
+  const turn = inTurn();
+  /** The state of now, if an epoch begins with it: newcomers start there. Done again after a crash in between. */
+  const keepSnapshot = () => {
+    if (newest.number === 0 || chainOf(state).epoch !== epochBegunBy(newest)) return;
+    const below = prunedBelow(newest.number, constants.policy);
+    // In the store's order, so of this very state; what fails there, the next block will say.
+    const kept = store.takeSnapshot();
+    kept.then(() => (below > 1 ? store.prune(below) : undefined)).catch(() => undefined);
+  };
+  keepSnapshot();
 
   return {
     constants,
@@ -95,48 +110,71 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
     verify,
     state: () => state,
     head: () => newest,
-    applied: () => (newest.number > 0 ? { epoch: newest.epoch, height: newest.height } : undefined),
+    applied: () => ({ epoch: newest.epoch, height: newest.height }),
     firstEpoch: () => ({ epoch: 0, members: firstMembers, root: genesisHash }),
     nextEpoch: (epoch) => {
       const chain = chainOf(state);
       if (chain.epoch !== epoch + 1 || newest.epoch !== epoch) return undefined;
       return { members: votersOf(state), stateRoot: state.root(), timeMs: chain.epochStartMs };
     },
-    take: async (payload, place) => {
-      const block = decodeBlock(payload);
-      assert(block.ok, 'a decided block that cannot be read');
-      const applied = apply(state, block.value, constants, verify);
-      if (!applied.ok)
-        throw new CodedError(
-          'ledger-diverged',
-          `decided block ${block.value.number}: ${applied.code} ${applied.detail}`,
-        );
-      const { hash, changes, receipts } = applied.value;
-      const before = newest;
-      const undo = changes.map(({ table, key }): Change => ({ table, key, row: state.get(table, key) }));
-      commit(state, changes);
-      const { number, timeMs, proposer } = block.value;
-      const { epoch, height, certificate } = place;
-      newest = { number, hash, height, epoch, stateRoot: state.root() };
-      try {
+    take: (payload, place) =>
+      turn(async () => {
+        const taken = takeBlock(state, payload, constants, verify);
+        const { hash, changes, receipts, block } = taken;
+        commit(state, changes);
+        const { number, timeMs, proposer } = block;
+        const { epoch, height, certificate } = place;
+        newest = { number, hash, height, epoch, stateRoot: state.root() };
         await store.append(
           { ...newest, timeMs, proposer, payload, certificate, transactions: receipts },
           changes,
         );
-      } catch (error) {
-        // What is not kept is not applied: memory says what a restart would find.
-        commit(state, undo);
-        newest = before;
-        throw error;
-      }
-      mempool.prune();
-      return { ...applied.value, block: block.value };
-    },
+        keepSnapshot();
+        mempool.prune();
+        return taken;
+      }),
+    replace: (given, verified) =>
+      turn(async () => {
+        await store.install(given, rowsOf(verified));
+        state = verified;
+        newest = given;
+        keepSnapshot();
+        mempool.prune();
+      }),
     sign: (rule, body, key) => {
       const nonce = Math.max(mempool.newestNonce(key.nodeId) + 1, Math.floor(clock.nowMs()));
       return encodeTransaction(signTransaction(network.networkId, rule, { body, nonce }, key));
     },
   };
+}
+
+function takeBlock(
+  state: LedgerState,
+  payload: Uint8Array,
+  constants: LedgerConstants,
+  verify: VerifySignature,
+): TakenBlock {
+  const block = decodeBlock(payload);
+  assert(block.ok, 'a decided block that cannot be read');
+  const applied = apply(state, block.value, constants, verify);
+  if (!applied.ok)
+    throw new CodedError(
+      'ledger-diverged',
+      `decided block ${block.value.number}: ${applied.code} ${applied.detail}`,
+    );
+  return { ...applied.value, block: block.value };
+}
+
+/** Epochs whose blocks stay, and how often the time an auditor has fits into them: open audits look for their proofs. */
+const epochsKept = 4;
+const auditTermsKept = 16;
+
+/**
+ * Blocks with a lower number are forgotten once the state before block `number` + 1 is kept as a snapshot. Peers that are
+ * behind are served from the journal of consensus and from snapshots, so nobody waits for these.
+ */
+export function prunedBelow(number: number, { epochBlocks, auditBlocks }: LedgerPolicy): number {
+  return number + 1 - Math.max(epochsKept * epochBlocks, auditTermsKept * auditBlocks);
 }
 
 /** What every node of the network computes with. */

@@ -2,6 +2,7 @@
  * The wiring of one node: transport, consensus, rounds, statements, pipeline and resynchronisation around the replica of
  * one stage. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
+import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { SignatureScheme } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
 import type { StageReplica, Standing } from '../diloco/replica.ts';
@@ -51,6 +52,8 @@ export interface PeerOptions {
   readonly store: Store;
   /** Blocks and state of the ledger. */
   readonly ledger: LedgerStore;
+  /** Of the ledger, by somebody the user trusts: where a node begins that has not come so far. */
+  readonly checkpoint?: Checkpoint;
   readonly replica: StageReplica;
   readonly events: EventSink;
   readonly checkpoints?: CheckpointKeeper;
@@ -138,6 +141,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     rounds: { ...coordinator.application, remind: () => coordinator.remind() },
     isFraud: (node) => pipeline.isConvicted(node),
     events: options.events,
+    ...(options.checkpoint && { checkpoint: options.checkpoint }),
     ...(options.signatures && { signatures: options.signatures }),
   });
   const agreement = trackAgreement({ network, stage: info.stage.index, key, transport });
