@@ -10,7 +10,7 @@ import { cheaters, falsifies, honest } from './strategies.ts';
 /** One audit rate for all sizes of the network. */
 export function policyAt(rate: number, changes: Partial<LedgerPolicy> = {}): LedgerPolicy {
   const auditRates = [{ below: Number.MAX_SAFE_INTEGER, rate }];
-  return { ...defaultLedgerPolicy, auditsPerBlockMax: 256, auditRates, ...changes };
+  return { ...defaultLedgerPolicy, auditsPerBlockMax: 256, auditsOpenMax: 4096, auditRates, ...changes };
 }
 
 export function assertSound(result: EconomyResult): void {

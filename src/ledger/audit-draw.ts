@@ -49,7 +49,9 @@ export function drawAudits(
     const random = seededRandom(drawSeed('audit', seed, candidate[0], 0));
     (uniformBelow(random, 1000) < affordable ? drawn : passed).push(candidate);
   }
-  const queue = [...drawn.slice(0, freeSlots), ...certain, ...drawn.slice(freeSlots)];
+  // Chance may draw more than there is room for. Those do not wait: their provers would have to keep evidence meanwhile.
+  passed.push(...drawn.slice(freeSlots));
+  const queue = [...drawn.slice(0, freeSlots), ...certain];
   return { now: queue.slice(0, slots), later: queue.slice(slots), passed };
 }
 
