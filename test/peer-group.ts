@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import type { StageReplica } from '../src/diloco/replica.ts';
 import type { Dataset } from '../src/genesis/dataset.ts';
+import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import type { Transport } from '../src/net/transport.ts';
 import type { NodeEvent } from '../src/peer/events.ts';
 import { createNetworkDocument, requireNetwork } from '../src/peer/network.ts';
@@ -59,6 +60,7 @@ export function createPeerGroup(
   nodes: number,
   members = nodes,
   policy: Partial<TrainingPolicy> = {},
+  ledger: Partial<LedgerPolicy> = {},
 ): PeerGroup {
   const net = createVirtualNetwork(0);
   const { keys } = createVirtualNetwork(nodes);
@@ -85,6 +87,7 @@ export function createPeerGroup(
         ...policy,
       },
       outer: defaultOuter('int8', 'default'),
+      ledger,
       members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
     },
     keys[0]!,

@@ -66,9 +66,12 @@ export function connectChain({ transport, networkId, jump }: ChainOptions): Chai
     if (catching) return;
     catching = true;
     try {
-      for (let replica: EpochsReplica | undefined = from; replica; ) {
-        const result = await catchUpFromAll(replica, wanted);
-        replica = result === 'epoch-pruned' ? await jump?.() : undefined;
+      let result = await catchUpFromAll(from, wanted);
+      while (result === 'epoch-pruned') {
+        const replica = await jump?.();
+        if (!replica) return;
+        // Nobody knows how much there is since then: all that anybody has.
+        result = await catchUpFromAll(replica, { epoch: Number.MAX_SAFE_INTEGER, height: 0 });
       }
     } finally {
       catching = false;
