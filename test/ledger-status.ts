@@ -5,6 +5,7 @@ export const sampleLedgerStatus: LedgerStatus = {
   number: 12,
   stateRoot: '5f'.repeat(32),
   epoch: 1,
+  checkpoint: `1:${'a'.repeat(64)}:${'b'.repeat(64)}`,
   votes: true,
   members: 4,
   toleratedFailures: 1,

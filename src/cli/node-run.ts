@@ -3,6 +3,7 @@
  * `node start` and by the hostile nodes of the simulation, which put other steps in; it parses no options.
  */
 import { join } from 'node:path';
+import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { StageReplica } from '../diloco/replica.ts';
 import { loadTokenizer } from '../genesis/tokenizer.ts';
 import type { LedgerStore } from '../ledger/store.ts';
@@ -63,6 +64,8 @@ export interface NodeRunOptions {
   readonly rounds?: number;
   readonly heldOutBatches: number;
   readonly samples: boolean;
+  /** Of the ledger: where a node joins that has not come so far. */
+  readonly checkpoint?: Checkpoint;
   readonly checkpointSeconds: number;
   readonly steps?: PeerOptions['steps'];
   readonly events: EventSink;
@@ -155,6 +158,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     replica: compute.replica,
     events: emit,
     checkpoints,
+    ...(options.checkpoint && { checkpoint: options.checkpoint }),
     ...(auditor && { auditor }),
     heldOutBatches: options.heldOutBatches,
     memoryBytes,

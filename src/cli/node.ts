@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { type Checkpoint, parseCheckpoint } from '../consensus/checkpoint.ts';
 import { formatNeuro } from '../ledger/neuro.ts';
 import type { NodeEvent } from '../peer/events.ts';
 import { machineMemoryBytes } from '../platform/nodejs/machine.ts';
@@ -41,6 +42,7 @@ export interface NodeStartOptions {
   readonly rounds?: number;
   readonly heldOutBatches: number;
   readonly samples?: boolean;
+  readonly checkpoint?: Checkpoint;
   readonly checkpointSeconds: number;
 }
 
@@ -127,11 +129,22 @@ export function nodeStartCommand(group: Command): Command {
     )
     .option('--samples', 'write a short text after each round')
     .option(
+      '--checkpoint <line>',
+      'where to join the ledger, EPOCH:ROOT:MEMBERS, from somebody you trust (their node status --json says it)',
+      checkpointLine,
+    )
+    .option(
       '--checkpoint-seconds <seconds>',
       'time between snapshots',
       decimal('--checkpoint-seconds', { min: 1, max: 86_400 }),
       120,
     );
+}
+
+function checkpointLine(text: string): Checkpoint {
+  const parsed = parseCheckpoint(text.trim());
+  if (parsed.ok) return parsed.value;
+  throw new UsageError('bad-checkpoint', `--checkpoint is ${parsed.detail.replace('not ', '')}, not '${text}'`);
 }
 
 /** What `node-run.ts` needs, from the command line. */
@@ -154,6 +167,7 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
     ...(options.rounds !== undefined && { rounds: options.rounds }),
     heldOutBatches: options.heldOutBatches,
     samples: options.samples === true,
+    ...(options.checkpoint && { checkpoint: options.checkpoint }),
     checkpointSeconds: options.checkpointSeconds,
     events,
     lingers: hasParentChannel(),

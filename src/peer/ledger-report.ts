@@ -2,6 +2,7 @@
  * What a node tells of a final block, and of where it stands on the ledger: root and supply, what this node has, and who
  * was punished.
  */
+import { checkpointOf, formatCheckpoint } from '../consensus/checkpoint.ts';
 import { accountOf, chainOf } from '../ledger/money.ts';
 import type { LedgerState } from '../ledger/state.ts';
 import { must } from '../std/assert.ts';
@@ -43,6 +44,8 @@ export interface LedgerStatus {
   /** After it. */
   readonly stateRoot: string;
   readonly epoch: number;
+  /** Its beginning, in one line: newcomers who trust this node may begin there. */
+  readonly checkpoint: string;
   /** Whether this node votes in this epoch. */
   readonly votes: boolean;
   /** Who votes in this epoch. */
@@ -64,10 +67,12 @@ export function ledgerStatus(
 ): LedgerStatus {
   const state = ledger.state();
   const { epoch, member, members, toleratedFailures } = ledger.consensus.status();
+  const checkpoint = formatCheckpoint(checkpointOf(ledger.consensus.start()));
   return {
     number: ledger.head().number,
     stateRoot: toHex(state.root()),
     epoch,
+    checkpoint,
     votes: member,
     members,
     toleratedFailures,
