@@ -19,14 +19,20 @@ export type Canonical =
   | { readonly [key: string]: Canonical };
 
 export function encodeCanonical(value: Canonical): Uint8Array {
-  return encode(value);
+  return plain(encode(value));
+}
+
+/** On Node the library hands out Buffers, whose `slice` shares memory where a Uint8Array's copies. */
+function plain(bytes: Uint8Array): Uint8Array {
+  if (Object.getPrototypeOf(bytes) === Uint8Array.prototype) return bytes;
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 /** Decodes untrusted bytes: `too-large`, `malformed` or `not-canonical`. */
 export function decodeCanonical(bytes: Uint8Array, bytesMax: number): Outcome<unknown> {
   if (bytes.length > bytesMax) return reject('too-large', `${bytes.length} bytes, at most ${bytesMax}`);
   try {
-    const value = decode<Canonical>(bytes);
+    const value = decode<Canonical>(plain(bytes));
     if (!equalBytes(encode(value), bytes)) return reject('not-canonical');
     return accept(value);
   } catch (error) {
