@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Command } from 'commander';
+import { checkpointOf, formatCheckpoint } from '../consensus/checkpoint.ts';
+import { UsageError } from './errors.ts';
 import { type NodeStartOptions, nodeStartCommand, runOptionsOf } from './node.ts';
 
 function runOptions(...argv: string[]) {
@@ -22,4 +24,13 @@ test('addresses: what is announced is apart from what is listened on, and may be
   const all = ['--listen', home, '--announce', forwarded, '--announce', tunnel];
   const { listen, announce } = runOptions(...all);
   assert.deepEqual([listen, announce], [[home], [forwarded, tunnel]]);
+});
+
+test('a checkpoint is one line, taken as it was given out', () => {
+  const checkpoint = checkpointOf({ epoch: 7, root: new Uint8Array(32).fill(5), members: [] });
+  const line = formatCheckpoint(checkpoint);
+  assert.deepEqual(runOptions('--checkpoint', ` ${line}\n`).checkpoint, checkpoint);
+  assert.equal(runOptions().checkpoint, undefined);
+  for (const wrong of ['', '7', line.slice(1), line.toUpperCase(), `${line}0`, `-${line}`])
+    assert.throws(() => runOptions('--checkpoint', wrong), UsageError, wrong);
 });

@@ -86,7 +86,7 @@ export const snapshotChunkProtocol: Protocol = {
   responseBytesMax: 5 * MiB,
   timeoutMs: 60_000,
   idleTimeoutMs: 5_000,
-  requestsPerMinuteMax: 6_000,
+  requestsPerMinuteMax: 1_200,
 };
 
 /** What round a node is in and the state hash it stands on. */

@@ -188,8 +188,8 @@ async function atCheckpoint(live: Live, checkpoint: Checkpoint): Promise<SyncedL
 const advice = 'give a newer checkpoint of somebody you trust with --checkpoint';
 
 function report(live: Live, { code, detail }: Rejection): void {
-  if (code === live.reported || code === 'nothing-newer') return;
+  if (code === live.reported) return;
   live.reported = code;
-  const more = code === 'checkpoint-too-old' ? `: ${advice}` : '';
-  live.events({ type: 'warning', code, detail: `this node is far behind the ledger: ${detail}${more}` });
+  const more = code === 'snapshot-unavailable' ? '' : `: ${advice}`;
+  live.events({ type: 'warning', code, detail: `this node seems far behind the ledger: ${detail}${more}` });
 }

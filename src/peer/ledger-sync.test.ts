@@ -226,7 +226,7 @@ test('who speaks of later epochs that nobody can prove moves nobody', async () =
   for (const { lies } of running) lies.clear();
   await decideWith(group, running, late);
   assertSameLedger([...running, late]);
-  assert.deepEqual(late.warnings(), []);
+  assert.deepEqual(late.warnings(), ['ends-unavailable']);
   await stopAll([...running, late]);
 });
 

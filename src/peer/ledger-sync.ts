@@ -52,9 +52,9 @@ interface Proven {
 const startsTried = 2;
 
 /**
- * The newest epoch that peers can prove and whose state they give. Codes: `nothing-newer`, `checkpoint-too-old`,
- * `checkpoint-in-future`, `wrong-checkpoint`, `ends-unavailable` (nobody knows how the epoch before the checkpoint ended),
- * `snapshot-unavailable`, `aborted`. Who sends what does not hold is penalised.
+ * The newest epoch that peers can prove and whose state they give. Codes: `ends-unavailable` (nobody says how the epoch
+ * ended that is trusted, or the one before the checkpoint), `checkpoint-too-old`, `checkpoint-in-future`,
+ * `wrong-checkpoint`, `snapshot-unavailable`, `aborted`. Who sends what does not hold is penalised.
  */
 export async function syncLedger(options: LedgerSyncOptions, trust: Trust): Promise<Outcome<SyncedLedger>> {
   const asker = createPeerAsker({
@@ -75,7 +75,7 @@ export async function syncLedger(options: LedgerSyncOptions, trust: Trust): Prom
   if (trust.kind === 'checkpoint') proven.starts.unshift(begun.value as CertifiedStart);
   const newest = proven.starts.at(-1);
   if (options.signal.aborted) return reject('aborted');
-  if (!newest) return reject('nothing-newer');
+  if (!newest) return reject('ends-unavailable', `nobody proves what followed epoch ${begun.value.epoch}`);
   const young = checkTrust(options, trust, proven.starts[0]!);
   if (!young.ok) return young;
   for (const start of proven.starts.slice(-startsTried).reverse()) {
