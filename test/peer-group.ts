@@ -3,10 +3,14 @@
  * virtual time. A step takes as long as the test says; everything else takes no time but the wire's.
  */
 import assert from 'node:assert/strict';
+import { createAuditBudget } from '../src/audit/budget.ts';
+import { createReExecutor } from '../src/audit/re-execute.ts';
+import type { ReplicaSettings } from '../src/diloco/local-replica.ts';
 import type { StageReplica } from '../src/diloco/replica.ts';
 import type { Dataset } from '../src/genesis/dataset.ts';
 import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import type { Transport } from '../src/net/transport.ts';
+import type { Auditor } from '../src/peer/auditing.ts';
 import type { NodeEvent } from '../src/peer/events.ts';
 import { createNetworkDocument, requireNetwork } from '../src/peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../src/peer/peer.ts';
@@ -14,9 +18,10 @@ import { replicaSettings } from '../src/peer/plan.ts';
 import { defaultOuter, type TrainingPolicy } from '../src/peer/policy.ts';
 import { train } from '../src/peer/train.ts';
 import { utf8 } from '../src/std/bytes.ts';
-import { sleep } from '../src/std/clock.ts';
+import { type Clock, sleep } from '../src/std/clock.ts';
 import { seededRandom } from '../src/std/random.ts';
 import { memoryStore, type Store } from '../src/std/store.ts';
+import { createInterpreter } from '../src/tensor/interpreter.ts';
 import { ledgerStoreBeside } from './ledger-stores.ts';
 import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
 import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
@@ -38,6 +43,10 @@ export interface GroupPeer {
 }
 
 interface StartOptions {
+  /** What this node sees of its transport. */
+  readonly transport?: (honest: Transport) => Transport;
+  /** Performs the audits that it is drawn for; the group must have a dataset. */
+  readonly audits?: boolean;
   readonly stepMs?: number;
   readonly replica?: StageReplica;
   readonly store?: Store;
@@ -55,12 +64,16 @@ export interface PeerGroup {
 }
 
 const innerSteps = 3;
+/** Of the byte tokenizer that small datasets come with. */
+const datasetVocabulary = 260;
 
+/** `dataset`: where batches come from, as anybody can compute them; without it they are made up. */
 export function createPeerGroup(
   nodes: number,
   members = nodes,
   policy: Partial<TrainingPolicy> = {},
   ledger: Partial<LedgerPolicy> = {},
+  dataset?: Dataset,
 ): PeerGroup {
   const net = createVirtualNetwork(0);
   const { keys } = createVirtualNetwork(nodes);
@@ -72,7 +85,7 @@ export function createPeerGroup(
     {
       name: 'group',
       seed: tinySettings.seed,
-      model: tinyConfig,
+      model: dataset ? { ...tinyConfig, vocabulary: datasetVocabulary } : tinyConfig,
       dataset: '0'.repeat(64),
       training: {
         innerSteps,
@@ -112,8 +125,12 @@ export function createPeerGroup(
     ids,
     settle,
     async start(index, options = {}) {
-      const transport = net.hub.join(ids[index]!);
-      const real = options.replica ?? (await tinyReplica({ ...replicaSettings(network) }));
+      const joined = net.hub.join(ids[index]!);
+      const transport = options.transport?.(joined) ?? joined;
+      const { intervalSteps } = network.ledger;
+      const settings = { ...replicaSettings(network), ...(dataset && { recording: { intervalSteps } }) };
+      const real = options.replica ?? (await tinyReplica(settings));
+      const auditor = options.audits ? await testAuditor(settings, net.clock) : undefined;
       const replica: StageReplica = {
         ...real,
         trainStep: async (...call) => {
@@ -130,7 +147,7 @@ export function createPeerGroup(
       const peer = await createPeer({
         network,
         key: keys[index]!,
-        dataset: {} as Dataset,
+        dataset: dataset ?? ({} as Dataset),
         transport,
         clock: net.clock,
         random: seededRandom(utf8(`peer ${index} of the group`)),
@@ -139,9 +156,12 @@ export function createPeerGroup(
         replica,
         events: (event) => events.push(event),
         heldOutBatches: 0,
+        ...(auditor && { auditor }),
         ...(options.roundsMax !== undefined && { roundsMax: options.roundsMax }),
         steps: (made) => ({
-          batch: async (round, step) => tinyBatch((innerSteps * round + step) % 200, index),
+          ...(!dataset && {
+            batch: async (round, step) => tinyBatch((innerSteps * round + step) % 200, index),
+          }),
           ...options.steps?.(made),
         }),
       });
@@ -189,6 +209,12 @@ export function createPeerGroup(
       assert.fail(`not within ${limitMs} ms: ${what}\n${last.join('\n')}`);
     },
   };
+}
+
+/** Re-executes on the interpreter, as fast as it can. */
+async function testAuditor(settings: ReplicaSettings, clock: Clock): Promise<Auditor> {
+  const executor = await createReExecutor({ engine: createInterpreter(), ...settings });
+  return { executor, cpuMs: async () => 0, budget: createAuditBudget({ clock, share: 1 }) };
 }
 
 /** Fails when two nodes closed one round with different states. */
