@@ -6,6 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type KeyPair, keyPairFrom } from '../identity/keys.ts';
+import type { LedgerPolicy } from '../ledger/policy.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../peer/network.ts';
 import { defaultLedger, type OuterPolicy, type TrainingPolicy } from '../peer/policy.ts';
@@ -25,11 +26,15 @@ export interface ClusterOptions {
   /** The last so many nodes are hostile. */
   readonly attackers: number;
   readonly attack?: { readonly name: string; readonly factor?: number };
+  /** In place of an attack: they cheat the ledger, from that round on. */
+  readonly cheat?: { readonly name: string; readonly fromRound: number };
   readonly model: ModelConfig;
   readonly datasetDirectory: string;
   readonly datasetHash: string;
   readonly training: TrainingPolicy;
   readonly outer: OuterPolicy;
+  /** `defaultLedger` of the rounds' length. */
+  readonly ledger?: LedgerPolicy;
   readonly rounds?: number;
   /** Held-out batches that the first node evaluates after each round. */
   readonly heldOutBatches: number;
@@ -62,7 +67,7 @@ export function clusterKey(seed: number, index: number): KeyPair {
 }
 
 export interface ClusterNetworkOptions
-  extends Pick<ClusterOptions, 'seed' | 'model' | 'datasetHash' | 'training' | 'outer'> {
+  extends Pick<ClusterOptions, 'seed' | 'model' | 'datasetHash' | 'training' | 'outer' | 'ledger'> {
   readonly keys: readonly KeyPair[];
   readonly bootstrap?: readonly string[];
 }
@@ -78,7 +83,7 @@ export function clusterNetwork(options: ClusterNetworkOptions): string {
       dataset: datasetHash,
       training,
       outer,
-      ledger: defaultLedger(training.innerSteps),
+      ledger: options.ledger ?? defaultLedger(training.innerSteps, training.stages),
       members: keys.map(({ publicKey }) => ({ publicKey, weight: 1 })),
       bootstrap,
     },
@@ -100,14 +105,15 @@ export async function prepareCluster(options: ClusterOptions): Promise<Cluster> 
   const nodes: ClusterNode[] = [];
   for (const [index, key] of keys.entries()) {
     const hostile = index >= count - attackers;
-    const name = hostile ? `hostile-${index - (count - attackers) + 1}` : `node-${index + 1}`;
+    const role = options.cheat ? 'cheater' : 'hostile';
+    const name = hostile ? `${role}-${index - (count - attackers) + 1}` : `node-${index + 1}`;
     const home = join(directory, name);
     await createFolder(home);
     await createKeyFile(join(home, 'node.key'), key);
     const listen = addresses[index]!;
     const announce = announced[index]!;
     const args = nodeArguments(options, { networkFile, home, listen, announce, first: index === 0 });
-    const attack = hostile && options.attack ? attackArguments(options.attack, attackers) : [];
+    const attack = hostile ? hostileArguments(options) : [];
     const program = hostile ? programFile('sim/hostile-node') : programFile('src/cli/main');
     nodes.push({
       spec: { name, program, args: [...args, ...attack] },
@@ -140,7 +146,9 @@ function nodeArguments(
   return [...args, ...(options.nodeArgs ?? [])];
 }
 
-function attackArguments(attack: { name: string; factor?: number }, attackers: number): string[] {
+function hostileArguments({ attack, cheat, attackers }: ClusterOptions): string[] {
+  if (cheat) return ['--cheat', cheat.name, '--cheat-from', String(cheat.fromRound)];
+  if (!attack) return [];
   const factor = attack.factor === undefined ? [] : ['--attack-factor', String(attack.factor)];
   return ['--attack', attack.name, '--hostile-members', String(attackers), ...factor];
 }

@@ -125,6 +125,9 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
         view,
         `${name}: stage ${event.stage + 1} goes on elsewhere after ${Math.round(event.silentMs)} ms (${event.code})`,
       );
+    case 'refusedProof':
+      if (node.role === 'hostile') return [];
+      return addNote(view, `${name}: a proof of ${event.node.slice(0, 8)} is refused: ${event.code}`);
     case 'warning':
       return addNote(view, `${name}: ${event.code}${event.detail && `: ${oneLine(event.detail)}`}`);
     case 'stopped':

@@ -67,7 +67,11 @@ export interface NodeRunOptions {
   /** Of the ledger: where a node joins that has not come so far. */
   readonly checkpoint?: Checkpoint;
   readonly checkpointSeconds: number;
+  /** Of one core, that audits may take; `auditShareDefault`. */
+  readonly auditShare?: number;
   readonly steps?: PeerOptions['steps'];
+  /** What a hostile node puts in the place of parts of an honest one. */
+  readonly disguise?: (honest: PeerOptions) => PeerOptions;
   readonly events: EventSink;
   /** Whether somebody is there to tell this node that it may stop serving after its last round. */
   readonly lingers: boolean;
@@ -144,9 +148,10 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     local ?? (await datasetFromPeers({ ...place, transport, clock, signal, events: emit }));
   stack.defer(serveDataset(transport, served));
   const tokenizer = loadTokenizer(dataset.tokenizerJson);
-  const auditor = network.training.stages === 1 ? createNodeAuditor(settings, clock) : undefined;
+  const auditor =
+    network.training.stages === 1 ? createNodeAuditor(settings, clock, options.auditShare) : undefined;
   stack.defer(() => auditor?.stop());
-  const peer = await createPeer({
+  const honest: PeerOptions = {
     network,
     key,
     dataset,
@@ -165,7 +170,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     ...(options.samples && { sample: (round: number) => writeSample(generator, round) }),
     ...(options.rounds !== undefined && { roundsMax: options.rounds }),
     ...(options.steps && { steps: options.steps }),
-  });
+  };
+  const peer = await createPeer(options.disguise?.(honest) ?? honest);
   stack.defer(() => peer.close());
   const generator: TextGenerator = createTextGenerator({
     model: network.name,

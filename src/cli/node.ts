@@ -15,6 +15,7 @@ import type { NodeRunOptions } from './node-run.ts';
 import { hasParentChannel, sendToParent } from './parent-process.ts';
 import { byteCount, collect, decimal, integer, oneOf, port } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
+import { auditShareOption } from './shared-options.ts';
 
 /** The rest is for the system, the file cache and what the bill does not count. */
 const memoryShare = 0.75;
@@ -44,6 +45,7 @@ export interface NodeStartOptions {
   readonly samples?: boolean;
   readonly checkpoint?: Checkpoint;
   readonly checkpointSeconds: number;
+  readonly auditShare?: number;
 }
 
 export function register(program: Command): void {
@@ -53,7 +55,7 @@ export function register(program: Command): void {
 
 /** The options of a node; the hostile nodes of the simulation take the same and more. */
 export function nodeStartCommand(group: Command): Command {
-  return defineCommand(group, {
+  const command = defineCommand(group, {
     name: 'start',
     summary: 'join a network and train',
     description:
@@ -64,7 +66,8 @@ export function nodeStartCommand(group: Command): Command {
       ['node start --network network.json --bootstrap /ip4/203.0.113.5/tcp/4001', 'by way of a known node'],
       ['node start', 'later: go on with the network of the data folder'],
     ],
-  })
+  });
+  return auditShareOption(command)
     .option(
       '--network <file>',
       'the network manifest, from whoever made it with network create (default: network.json of the data folder)',
@@ -144,7 +147,10 @@ export function nodeStartCommand(group: Command): Command {
 function checkpointLine(text: string): Checkpoint {
   const parsed = parseCheckpoint(text.trim());
   if (parsed.ok) return parsed.value;
-  throw new UsageError('bad-checkpoint', `--checkpoint is ${parsed.detail.replace('not ', '')}, not '${text}'`);
+  throw new UsageError(
+    'bad-checkpoint',
+    `--checkpoint is ${parsed.detail.replace('not ', '')}, not '${text}'`,
+  );
 }
 
 /** What `node-run.ts` needs, from the command line. */
@@ -169,6 +175,7 @@ export function runOptionsOf(options: NodeStartOptions, events: (event: NodeEven
     samples: options.samples === true,
     ...(options.checkpoint && { checkpoint: options.checkpoint }),
     checkpointSeconds: options.checkpointSeconds,
+    ...(options.auditShare !== undefined && { auditShare: options.auditShare }),
     events,
     lingers: hasParentChannel(),
   };
@@ -242,6 +249,8 @@ export function describeEvent(event: NodeEvent): string | undefined {
       return `block ${event.number} with ${event.transactions} transactions, state root ${event.stateRoot.slice(0, 12)}: ${formatNeuro(BigInt(event.balance))} NEURO, ${formatNeuro(BigInt(event.pending))} pending`;
     case 'audit':
       return `audit of ${event.prover.slice(0, 8)}, round ${event.round}, interval ${event.interval}: ${event.code}${event.detail && ` (${event.detail})`}`;
+    case 'refusedProof':
+      return `a proof of ${event.node.slice(0, 8)} is refused: ${event.code}`;
     case 'checkpoint':
       return undefined;
   }

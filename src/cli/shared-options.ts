@@ -1,7 +1,7 @@
 /** Options that mean the same in several commands, and the names they choose from. */
 import type { Command } from 'commander';
 import { activationNames, aggregatorNames, compressionNames } from '../peer/policy.ts';
-import { integer, oneOf } from './parse.ts';
+import { decimal, integer, oneOf } from './parse.ts';
 
 /** What the hostile nodes of `sim/` can do; here, because the product starts them and never imports them. */
 export const attackNames = [
@@ -16,6 +16,26 @@ export const attackNames = [
   'copycat',
 ] as const;
 export type AttackName = (typeof attackNames)[number];
+
+/** How the cheating nodes of `sim/` claim what they have not done; what the ledger does about each: docs/proofs.md. */
+export const cheatNames = [
+  'idle',
+  'fewer-steps',
+  'wrong-data',
+  'garbage-labels',
+  'every-kth',
+  'copycat',
+  'poison',
+  'withhold',
+  'replay',
+  'future',
+  'inflate',
+  'accuser',
+  'rubber-stamp',
+  'equivocate',
+  'silent',
+] as const;
+export type CheatName = (typeof cheatNames)[number];
 
 /** `--aggregator` and `--compression`: how contributions are sent and combined. */
 export function outerOptions(command: Command): Command {
@@ -50,6 +70,33 @@ export function clusterOptions(command: Command, attackersMax: number): Command 
       integer('--seed', { min: 0 }),
       1,
     );
+}
+
+/** `--cheaters`, `--cheat` and when they begin, and what audits may cost to find them. */
+export function cheatOptions(command: Command, cheatersMax: number): Command {
+  return command
+    .option(
+      '--cheaters <count>',
+      'how many of the nodes cheat the ledger; what is claimed is audited densely then',
+      integer('--cheaters', { min: 0, max: cheatersMax }),
+      0,
+    )
+    .option('--cheat <name>', cheatNames.join(', '), oneOf('cheat', cheatNames), 'idle')
+    .option(
+      '--cheat-from <round>',
+      'the first round they cheat in: what they earned before is what they lose',
+      integer('--cheat-from', { min: 0 }),
+      3,
+    );
+}
+
+/** `--audit-share`: what a node spends on others' proofs. */
+export function auditShareOption(command: Command): Command {
+  return command.option(
+    '--audit-share <share>',
+    'share of one core that a node spends on audits at most (default: 0.1)',
+    decimal('--audit-share', { min: 0, max: 16 }),
+  );
 }
 
 /** `--microbatches`: of one inner step, by whoever begins them. */

@@ -41,9 +41,21 @@ export interface SwarmReport {
   readonly stateRootsAgree: boolean;
   /** Micro-NEURO, minted less burned. */
   readonly supply: string;
-  readonly slashed: readonly { readonly node: string; readonly reason: string; readonly height: number }[];
+  /** With all that was taken from them, in micro-NEURO, and how many proofs they had made by then. */
+  readonly slashed: readonly SlashedNode[];
+  /** Proofs that honest nodes refused as they came, by author and code. */
+  readonly refusedProofs: readonly { readonly node: string; readonly code: string; readonly times: number }[];
   /** Micro-NEURO of each honest node: to spend, staked, and earned but not paid out. */
   readonly balances: Readonly<Record<string, NodeBalance>>;
+}
+
+export interface SlashedNode {
+  readonly node: string;
+  readonly reason: string;
+  /** Of the block. */
+  readonly height: number;
+  readonly amount: string;
+  readonly proofs: number;
 }
 
 export interface NodeBalance {
@@ -79,6 +91,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
   const losses = new Map<number, number[]>();
   const stepLosses = new Map<number, number[]>();
   const blocks = new Map<string, Map<number, BlockEvent>>();
+  const refusals = new Map<string, number>();
   let failovers = 0;
   let initialHeldOutLoss: number | null = null;
   let firstStepMs: number | undefined;
@@ -125,6 +138,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
         if (stages.get(name) === 0) stepLosses.set(number, [...(stepLosses.get(number) ?? []), event.loss]);
       }
       if (event.type === 'failover') failovers++;
+      if (event.type === 'refusedProof') countRefusal(refusals, name, event);
       if (event.type === 'block') keepBlock(blocks, name, event);
       if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
       if (event.type !== 'round') return;
@@ -152,6 +166,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
         bytesPerNodePerInnerStep,
         failovers,
         ...ledgerReport(blocks, [...honest], nameOf),
+        refusedProofs: refusedProofs(refusals, nameOf),
         communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
       };
     },
@@ -167,6 +182,32 @@ function keepBlock(blocks: Map<string, Map<number, BlockEvent>>, name: string, e
   const kept = blocks.get(name) ?? new Map<number, BlockEvent>();
   blocks.set(name, kept.set(event.number, event));
   for (const number of kept.keys()) if (number <= event.number - blocksKept) kept.delete(number);
+}
+
+/** Under 'node id/code/who told': every honest node refuses the same proof. */
+function countRefusal(
+  refusals: Map<string, number>,
+  name: string,
+  { node, code }: NodeEvent & { readonly type: 'refusedProof' },
+): void {
+  const key = `${node}/${code}/${name}`;
+  refusals.set(key, (refusals.get(key) ?? 0) + 1);
+}
+
+/** As often as the node that saw most of them says. */
+function refusedProofs(
+  refusals: ReadonlyMap<string, number>,
+  nameOf: (nodeId: string) => string,
+): SwarmReport['refusedProofs'] {
+  const most = new Map<string, number>();
+  for (const [key, times] of refusals) {
+    const which = key.slice(0, key.lastIndexOf('/'));
+    most.set(which, Math.max(times, most.get(which) ?? 0));
+  }
+  return [...most].map(([which, times]) => {
+    const [node, code] = which.split('/') as [string, string];
+    return { node: nameOf(node), code, times };
+  });
 }
 
 function ledgerReport(

@@ -5,19 +5,29 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
+import { formatNeuro } from '../ledger/neuro.ts';
 import { presetConfig, presets } from '../model/config.ts';
 import { defaultOuter, demoInnerSteps, type TrainingPolicy } from '../peer/policy.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { toHex } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
+import { auditedLedger, auditedShare } from './audited-ledger.ts';
 import { createChildGroup, describeExit } from './child-nodes.ts';
-import { type Cluster, prepareCluster } from './cluster.ts';
+import { type Cluster, type ClusterOptions, prepareCluster } from './cluster.ts';
 import { action, type CommandResult, type CommandRun, defineCommand } from './command.ts';
 import { datasetFor } from './dataset-choice.ts';
 import { UsageError } from './errors.ts';
 import { decimal, integer, oneOf } from './parse.ts';
 import { formatBytes, formatCount } from './progress.ts';
-import { type AttackName, clusterOptions, outerOptions, pipelineOptions } from './shared-options.ts';
+import {
+  type AttackName,
+  auditShareOption,
+  type CheatName,
+  cheatOptions,
+  clusterOptions,
+  outerOptions,
+  pipelineOptions,
+} from './shared-options.ts';
 import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
 import { chooseTraining } from './training-choice.ts';
 
@@ -35,6 +45,10 @@ export interface SwarmOptions {
   readonly attackers: number;
   readonly attack: AttackName;
   readonly attackFactor?: number;
+  readonly cheaters?: number;
+  readonly cheat?: CheatName;
+  readonly cheatFrom?: number;
+  readonly auditShare?: number;
   readonly seed: number;
   readonly dataset?: string;
   readonly batch?: number;
@@ -53,7 +67,7 @@ export function register(program: Command): void {
     summary: 'several nodes on this machine for some rounds, and a report',
     description:
       'Starts a network of node processes on loopback, trains for a number of rounds and reports losses, contributions, ' +
-      'bytes and state hashes. Some nodes may be hostile.',
+      'bytes and state hashes, and balances, supply and who was punished on the ledger. Some nodes may be hostile.',
     examples: [
       ['swarm --nodes 4 --rounds 10', 'four honest nodes'],
       [
@@ -61,10 +75,14 @@ export function register(program: Command): void {
         'one of five sends its contribution backwards, ten times',
       ],
       ['swarm --nodes 5 --attackers 1 --attack sign-flip --aggregator mean', 'the same without a defence'],
+      [
+        'swarm --nodes 5 --cheaters 1 --cheat idle --rounds 20',
+        'one of five claims work that it does not do',
+      ],
       ['swarm --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
     ],
   });
-  pipelineOptions(clusterOptions(outerOptions(command), 63))
+  auditShareOption(cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63))
     .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 64 }))
     .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
     .option(
@@ -129,6 +147,33 @@ export function nodeCount({
   return count;
 }
 
+function cheatOf({ cheaters = 0, cheat, cheatFrom = 0 }: SwarmOptions): ClusterOptions['cheat'] {
+  return cheaters > 0 && cheat ? { name: cheat, fromRound: cheatFrom } : undefined;
+}
+
+/** How many of the nodes, the last ones, are hostile. Throws UsageError where too few honest ones are left. */
+function hostileCount(options: SwarmOptions, nodes: number): number {
+  const { attackers, cheaters = 0, stages, microbatches } = options;
+  if (attackers > 0 && cheaters > 0)
+    throw new UsageError('bad-attackers', 'either --attackers or --cheaters, not both');
+  // A stage of several is not audited, and a cheat makes its steps in one call.
+  if (cheaters > 0 && (stages > 1 || microbatches > 1))
+    throw new UsageError('bad-cheaters', '--cheaters goes with one stage and one microbatch');
+  const hostile = attackers + cheaters;
+  if (hostile >= nodes)
+    throw new UsageError(
+      'bad-attackers',
+      `${hostile} of ${nodes} nodes cannot be hostile: one must be honest`,
+    );
+  // The last nodes are the hostile ones, and node i holds stage i mod S.
+  if (nodes - hostile < stages)
+    throw new UsageError(
+      'bad-attackers',
+      `${hostile} hostile of ${nodes} nodes leave a stage without an honest one`,
+    );
+  return hostile;
+}
+
 const defaultNodes = 4;
 const nodesMax = 64;
 
@@ -139,18 +184,7 @@ export async function clusterOf(
   samples: boolean,
 ): Promise<Cluster> {
   const nodes = nodeCount(options);
-  if (options.attackers >= nodes) {
-    throw new UsageError(
-      'bad-attackers',
-      `${options.attackers} of ${nodes} nodes cannot be hostile: one must be honest`,
-    );
-  }
-  // The last nodes are the hostile ones, and node i holds stage i mod S.
-  if (nodes - options.attackers < options.stages)
-    throw new UsageError(
-      'bad-attackers',
-      `${options.attackers} hostile of ${nodes} nodes leave a stage without an honest one`,
-    );
+  const attackers = hostileCount(options, nodes);
   const model = presetConfig(options.preset);
   if (options.stages > model.layers)
     throw new UsageError(
@@ -159,12 +193,16 @@ export async function clusterOf(
     );
   const datasetDirectory = await datasetFor(model.vocabulary, options.dataset);
   const { hash } = await readManifest(datasetDirectory);
+  const cheat = cheatOf(options);
+  const auditShare = options.auditShare ?? (cheat && auditedShare);
   const outer = defaultOuter(options.compression, options.aggregator, options.innerSteps);
   return prepareCluster({
     directory,
     seed: options.seed,
     nodes,
-    attackers: options.attackers,
+    attackers,
+    ...(cheat && { cheat, ledger: auditedLedger(options.innerSteps) }),
+    ...(auditShare !== undefined && { nodeArgs: ['--audit-share', String(auditShare)] }),
     ...(options.attackers > 0 && {
       attack: {
         name: options.attack,
@@ -258,8 +296,9 @@ function describeRound(report: RoundReport | undefined): string {
 
 function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): CommandResult {
   const { stages, microbatches, activations } = options;
-  const { innerSteps, rounds, preset, aggregator, compression, attackers, seed } = options;
+  const { innerSteps, rounds, preset, aggregator, compression, attackers, cheaters, seed } = options;
   const attack = attackers > 0 ? { attack: options.attack } : {};
+  const cheat = cheatOf(options);
   const nodes = cluster.nodes.length;
   const pipeline = stages > 1 ? { stages, activations } : {};
   const settings = {
@@ -273,6 +312,7 @@ function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): C
     compression,
     attackers,
     ...attack,
+    ...(cheat && { cheaters, cheat: cheat.name, cheatFrom: cheat.fromRound }),
     seed,
   };
   const json = { settings, networkId: toHex(cluster.network.networkId), ...report, rounds: report.rounds };
@@ -303,6 +343,18 @@ function result(options: SwarmOptions, cluster: Cluster, report: SwarmReport): C
     report.stateHashesAgree
       ? 'all honest nodes stood on the same state after every round'
       : 'STATE HASHES DIFFERED',
+    ...describeLedger(report),
   ];
   return { json, text: [...lines, ...summary].join('\n'), failed: !report.stateHashesAgree };
+}
+
+function describeLedger({ slashed, refusedProofs, supply, stateRootsAgree }: SwarmReport): string[] {
+  return [
+    `supply ${formatNeuro(BigInt(supply))} NEURO${stateRootsAgree ? ', one state root on all honest nodes' : ''}`,
+    ...slashed.map(
+      ({ node, reason, height, amount, proofs }) =>
+        `${node} lost ${formatNeuro(BigInt(amount))} NEURO in block ${height}, after ${proofs} proofs: ${reason}`,
+    ),
+    ...refusedProofs.map(({ node, code, times }) => `proofs of ${node} refused ${times} times: ${code}`),
+  ];
 }

@@ -5,7 +5,7 @@
 import type { AuditRules } from '../audit/audit-interval.ts';
 import type { AuditBudget } from '../audit/budget.ts';
 import type { TrainingClaim } from '../audit/claim.ts';
-import { performDuty } from '../audit/duty.ts';
+import type { DutyOptions, DutyResult } from '../audit/duty.ts';
 import { createEvidenceShelf, fetchEvidence, replicaSource, serveEvidence } from '../audit/evidence.ts';
 import { provideEvidence } from '../audit/provide.ts';
 import type { ReExecutor } from '../audit/re-execute.ts';
@@ -47,6 +47,8 @@ export interface AuditingOptions {
   readonly random: Random;
   readonly store: Store;
   readonly events: EventSink;
+  /** `performDuty`, unless somebody would rather not. */
+  readonly audit: (duty: DutyOptions) => Promise<DutyResult | undefined>;
   /** Absent: this node serves evidence and performs no duty. */
   readonly auditor?: Auditor;
 }
@@ -166,7 +168,7 @@ async function perform(a: Auditing, key: string, duty: DutyRow): Promise<boolean
   const claim = await claimOfDuty(ledger, key);
   if (!claim || !auditor) return false;
   const salt = saltOf(a.options.random);
-  const result = await performDuty({
+  const result = await a.options.audit({
     networkId: network.networkId,
     auditor: nodeId,
     duty: key,

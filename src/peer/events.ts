@@ -129,7 +129,17 @@ export type NodeEvent =
         readonly node: string;
         readonly reason: string;
         readonly height: number;
+        /** All that was taken. */
+        readonly amount: string;
+        /** Its proofs that had been taken by then. */
+        readonly proofs: number;
       }[];
+    }
+  /** Another's proof, as it came, does not hold. */
+  | {
+      readonly type: 'refusedProof';
+      readonly node: string;
+      readonly code: string;
     }
   /** This node has done again an interval of another's training. */
   | {

@@ -27,6 +27,7 @@ import type { EventSink } from './events.ts';
 import { type LedgerKeeper, openLedger, type TakenBlock } from './ledger.ts';
 import { runConsensus } from './ledger-sync-live.ts';
 import type { NetworkManifest } from './network.ts';
+import { refusedProofEvent } from './refused-proof.ts';
 import { createTransactions } from './transactions.ts';
 
 export interface LedgerNodeOptions {
@@ -72,7 +73,16 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     accepts: (transaction) => acceptable(options, transaction),
   });
   const listeners = new Set<(taken: TakenBlock) => void>();
-  const transactions = createTransactions({ ledger: keeper, transport, clock, wake: () => consensus.now().wake() });
+  const transactions = createTransactions({
+    ledger: keeper,
+    transport,
+    clock,
+    wake: () => consensus.now().wake(),
+    onRefused: (bytes, code) => {
+      const event = refusedProofEvent(bytes, code);
+      if (event) events(event);
+    },
+  });
   const send = <Body>(rule: TransactionRule<Body>, body: Body) =>
     transactions.submit(keeper.sign(rule, body, key));
   const voting = createBlockVoting({

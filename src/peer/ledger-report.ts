@@ -24,8 +24,9 @@ export function blockEvent(
     .keys('slash')
     .slice(-slashedMax)
     .map((key) => {
-      const { node, reason } = must(state.get('slash', key), 'a listed row');
-      return { node, reason, height: Number(key.split('/')[0]) };
+      const { node, reason, amount } = must(state.get('slash', key), 'a listed row');
+      const proofs = state.get('prover', node)?.proofs ?? 0;
+      return { node, reason, height: Number(key.split('/')[0]), amount: String(amount), proofs };
     });
   return {
     type: 'block',

@@ -2,6 +2,7 @@
  * The wiring of one node: transport, consensus, rounds, statements, pipeline and resynchronisation around the replica of
  * one stage. It offers the steps that `train.ts` reads top to bottom; it opens no sockets and no files.
  */
+import { type DutyOptions, type DutyResult, performDuty } from '../audit/duty.ts';
 import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { SignatureScheme } from '../consensus/types.ts';
 import { type BlobShelf, createBlobShelf, serveBlobs } from '../diloco/blob-exchange.ts';
@@ -12,6 +13,7 @@ import type { AgreedState } from '../diloco/statement.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import type { KeyPair } from '../identity/keys.ts';
+import type { ProofBody } from '../ledger/proof.ts';
 import type { LedgerStore } from '../ledger/store.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
@@ -40,6 +42,10 @@ export interface PeerSteps {
   batch(round: number, step: number, index: number): Promise<Batch>;
   /** The bytes this node contributes, after its inner steps. */
   contribute(round: number): Promise<{ readonly blob: Uint8Array; readonly blobHash: string }>;
+  /** What is claimed of a round's work; undefined: nothing. */
+  proof(body: ProofBody): Promise<ProofBody | undefined>;
+  /** What is said of another's claim. */
+  audit(duty: DutyOptions): Promise<DutyResult | undefined>;
 }
 
 export interface PeerOptions {
@@ -155,6 +161,8 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     batch: (round, step, index) =>
       batchOf({ dataset: options.dataset, nodeId: key.nodeId, round, step, index, ...network.training }),
     contribute: () => replica.contribute(),
+    proof: async (body) => body,
+    audit: performDuty,
   };
   const directory = createStageDirectory({
     networkId: network.networkId,
@@ -240,6 +248,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     nodeId: key.nodeId,
     ledger,
     info,
+    audit: (duty) => peer.steps.audit(duty),
   });
   ledger.onBlock((taken) => options.events(blockEvent(ledger, key.nodeId, taken)));
   coordinator.begin(peer.position.round, peer.position.stateHash);

@@ -36,7 +36,8 @@ export function stateToLedger({ ledger, options, pipeline }: Peer, { round, posi
 
 /** proof → ledger: claims the steps of a round. Nothing is claimed of which not every state is recorded. */
 export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
-  const body = await proofBody(peer, closed);
+  const made = await proofBody(peer, closed);
+  const body = made && (await peer.steps.proof(made));
   if (!body) return;
   const sent = peer.ledger.send(proof, body);
   if (!sent.ok && !expectedCodes.has(sent.code))

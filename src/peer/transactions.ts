@@ -12,7 +12,7 @@ import type { Clock } from '../std/clock.ts';
 import type { Outcome } from '../std/outcome.ts';
 import type { LedgerKeeper } from './ledger.ts';
 
-const topic = 'transaction';
+export const transactionTopic = 'transaction';
 
 /** Kinds that nodes send by themselves as they train: they go along with the next round's list, or wait this long. */
 const patientKinds: ReadonlySet<string> = new Set(['state', 'proof']);
@@ -50,9 +50,12 @@ export interface TransactionsOptions {
   readonly clock: Clock;
   /** Asks consensus for a decision. */
   readonly wake: () => void;
+  /** What came by gossip and is not taken. */
+  readonly onRefused?: (bytes: Uint8Array, code: string) => void;
 }
 
-export function createTransactions({ ledger, transport, clock, wake }: TransactionsOptions): Transactions {
+export function createTransactions(options: TransactionsOptions): Transactions {
+  const { ledger, transport, clock, wake } = options;
   const { mempool } = ledger;
   const rates = createRateLimiter(clock);
   /** Submitted here and not in a block yet, by id. */
@@ -62,7 +65,7 @@ export function createTransactions({ ledger, transport, clock, wake }: Transacti
   let cancelRepeat = () => {};
   let closed = false;
 
-  const publish = (bytes: Uint8Array) => void transport.publish(topic, bytes).catch(() => {});
+  const publish = (bytes: Uint8Array) => void transport.publish(transactionTopic, bytes).catch(() => {});
   const wakeIn = (delayMs: number) => {
     const atMs = clock.nowMs() + delayMs;
     if (closed || atMs >= dueMs) return;
@@ -81,11 +84,12 @@ export function createTransactions({ ledger, transport, clock, wake }: Transacti
   };
   cancelRepeat = clock.setTimer(repeatMs, repeat);
 
-  const unsubscribe = transport.subscribe(topic, transactionBytesMax, (from: NodeId, bytes) => {
+  const unsubscribe = transport.subscribe(transactionTopic, transactionBytesMax, (from: NodeId, bytes) => {
     if (!rates.take(from, perMinuteMax)) return;
     const added = mempool.add(bytes);
-    if (added.ok) wakeFor(added.value);
-    else if (misbehaviour.has(added.code)) transport.penalize(from, added.code);
+    if (added.ok) return wakeFor(added.value);
+    options.onRefused?.(bytes, added.code);
+    if (misbehaviour.has(added.code)) transport.penalize(from, added.code);
   });
 
   return {

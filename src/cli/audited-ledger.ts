@@ -1,0 +1,18 @@
+/** The economy of a swarm whose members cheat: so densely audited that cheaters are found while somebody watches. */
+import type { LedgerPolicy } from '../ledger/policy.ts';
+import { defaultLedger } from '../peer/policy.ts';
+
+/** Of one core, for each node: such a swarm is there for the audits. */
+export const auditedShare = 0.25;
+
+/** Every proof is audited that the auditors have time for. */
+export function auditedLedger(innerSteps: number): LedgerPolicy {
+  return {
+    ...defaultLedger(innerSteps),
+    intervalSteps: innerSteps,
+    auditRates: [{ below: Number.MAX_SAFE_INTEGER, rate: 1000 }],
+    auditsPerBlockMax: 2,
+    auditsOpenMax: 3,
+    auditBlocks: 30,
+  };
+}
