@@ -32,7 +32,7 @@ const goals: Readonly<Record<RowCodec, { readonly share: number; readonly more: 
 };
 
 function measure(preset: string, codec: RowCodec) {
-  const { width } = presetConfig(preset);
+  const { width, vocabulary } = presetConfig(preset);
   const { batch, sequence } = defaultTraining(presetConfig(preset));
   const tokens = batch * sequence;
   // Counters of a late round: the longest that they become in years.
@@ -43,10 +43,11 @@ function measure(preset: string, codec: RowCodec) {
   const claim = encodeClaim(makeClaim(new Uint8Array(32), { ...place, content }, key));
   const gradient = Float32Array.from({ length: tokens * width }, (_, i) => Math.sin(i));
   const rows = encodeRows(gradient, codec);
-  const request = encodeTrainRequest({ ...place, stage: 1, claim, labels, rows }).length;
+  const shape = { tokens, width, vocabulary, codec };
+  const request = encodeTrainRequest({ ...place, stage: 1, claim, labels, rows }, shape).length;
   const answer = encodeTrainAnswer({ loss: Math.LN2, gradient }, codec).length;
   const floats = 2 * gradient.byteLength;
-  const labelBytes = labels.byteLength;
+  const labelBytes = (vocabulary <= 65_536 ? 2 : 4) * tokens;
   const framing = request + answer - labelBytes - 2 * rows.length;
   const { share, more } = goals[codec];
   const wanted = share * floats;

@@ -25,13 +25,16 @@ const request = { round: 5, stage: 1, step: 3, index: 2, claim: new Uint8Array(2
 const driver = 'ab'.repeat(32);
 
 test('what is encoded comes back', () => {
-  const train = decodeTrainRequest(encodeTrainRequest(request), shape);
+  const train = decodeTrainRequest(encodeTrainRequest(request, shape), shape);
   assert.ok(train.ok);
   assert.deepEqual(train.value, request);
   const gradient = Float32Array.from({ length: 32 }, (_, i) => i / 7);
   const answer = decodeTrainAnswer(encodeTrainAnswer({ loss: 2.5, gradient }, 'f32'), shape);
   assert.deepEqual(answer, { ok: true, value: { loss: 2.5, gradient } });
-  const evaluate = decodeEvaluateRequest(encodeEvaluateRequest({ round: 1, stage: 2, labels, rows }), shape);
+  const evaluate = decodeEvaluateRequest(
+    encodeEvaluateRequest({ round: 1, stage: 2, labels, rows }, shape),
+    shape,
+  );
   assert.deepEqual(evaluate, { ok: true, value: { round: 1, stage: 2, labels, rows } });
   assert.deepEqual(decodeLoss(encodeLoss(1.25)), { ok: true, value: 1.25 });
   assert.deepEqual(decodeSums(encodeSums([1.5, 0, 3])), { ok: true, value: [1.5, 0, 3] });
@@ -45,11 +48,11 @@ test('what is encoded comes back', () => {
 const codeOf = (outcome: { ok: boolean; code?: string }) => (outcome.ok ? 'ok' : outcome.code);
 
 test('lengths, labels and repetitions are refused by code', () => {
-  const message = encodeTrainRequest(request);
+  const message = encodeTrainRequest(request, shape);
   assert.equal(codeOf(decodeTrainRequest(message.subarray(0, -1), shape)), 'wrong-length');
   assert.equal(codeOf(decodeTrainRequest(message, { ...shape, codec: 'bf16' })), 'wrong-length');
   for (const label of [-1, 16]) {
-    const wrong = encodeTrainRequest({ ...request, labels: Int32Array.of(0, label, 1, 1) });
+    const wrong = encodeTrainRequest({ ...request, labels: Int32Array.of(0, label, 1, 1) }, shape);
     assert.equal(codeOf(decodeTrainRequest(wrong, shape)), 'bad-label');
   }
   const gradient = new Float32Array(32).fill(Number.NaN);

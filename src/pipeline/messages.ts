@@ -57,9 +57,9 @@ function unframe(message: Uint8Array): Outcome<{ readonly header: unknown; reado
 const trainHeader = z.tuple([counter, counter, counter, counter, bytes(512)]);
 
 /** `rows` are encoded by the boundary's codec already, so that sending them again costs nothing. */
-export function encodeTrainRequest(request: TrainRequest): Uint8Array {
+export function encodeTrainRequest(request: TrainRequest, shape: BoundaryShape): Uint8Array {
   const { round, stage, step, index, claim, labels, rows } = request;
-  return frame([round, stage, step, index, claim], bytesOf(labels), rows);
+  return frame([round, stage, step, index, claim], encodeLabels(labels, shape), rows);
 }
 
 /** `malformed`, `wrong-length`, or `bad-label` for one outside the vocabulary. */
@@ -79,13 +79,21 @@ interface LabelledRows {
   readonly rows: Uint8Array;
 }
 
-function labelledRows(
-  body: Uint8Array,
-  { tokens, width, vocabulary, codec }: BoundaryShape,
-): Outcome<LabelledRows> {
-  const labelBytes = 4 * tokens;
+/** Two bytes each, little-endian, where all of the vocabulary fits into them; else four. */
+function isNarrow({ vocabulary }: BoundaryShape): boolean {
+  return vocabulary <= 0x1_0000;
+}
+
+function encodeLabels(labels: Int32Array, shape: BoundaryShape): Uint8Array {
+  return bytesOf(isNarrow(shape) ? Uint16Array.from(labels) : labels);
+}
+
+function labelledRows(body: Uint8Array, shape: BoundaryShape): Outcome<LabelledRows> {
+  const { tokens, width, vocabulary, codec } = shape;
+  const labelBytes = (isNarrow(shape) ? 2 : 4) * tokens;
   if (body.length !== labelBytes + rowBytes(codec, tokens * width)) return reject('wrong-length');
-  const labels = new Int32Array(body.slice(0, labelBytes).buffer);
+  const { buffer } = body.slice(0, labelBytes);
+  const labels = isNarrow(shape) ? Int32Array.from(new Uint16Array(buffer)) : new Int32Array(buffer);
   if (labels.some((label) => label < 0 || label >= vocabulary)) return reject('bad-label');
   return accept({ labels, rows: body.subarray(labelBytes) });
 }
@@ -121,8 +129,9 @@ export interface EvaluateRequest {
 
 const evaluateHeader = z.tuple([counter, counter]);
 
-export function encodeEvaluateRequest({ round, stage, labels, rows }: EvaluateRequest): Uint8Array {
-  return frame([round, stage], bytesOf(labels), rows);
+export function encodeEvaluateRequest(request: EvaluateRequest, shape: BoundaryShape): Uint8Array {
+  const { round, stage, labels, rows } = request;
+  return frame([round, stage], encodeLabels(labels, shape), rows);
 }
 
 /** As `decodeTrainRequest`. */

@@ -131,7 +131,7 @@ export function createNextStage(given: NextStageOptions): NextStage {
     train: async (passage, call, signal, moved) => {
       const { round, step } = passage;
       const rows = encodeRows(call.rows, shape.codec);
-      const message = encodeTrainRequest({ ...call, round, stage, step, rows });
+      const message = encodeTrainRequest({ ...call, round, stage, step, rows }, shape);
       const answer = await untilAnswered(options, passage, signal, (node, accepted) =>
         trainAt(options, node, message, signal, () => {
           accepted();
@@ -168,7 +168,7 @@ export function createNextStage(given: NextStageOptions): NextStage {
     evaluate: async ({ round, labels, rows }, signal) => {
       const passage: Passage = { driver: '', round, step: 0, hop: undefined, used: new Map() };
       const encoded = encodeRows(rows, shape.codec);
-      const message = encodeEvaluateRequest({ round, stage, labels, rows: encoded });
+      const message = encodeEvaluateRequest({ round, stage, labels, rows: encoded }, shape);
       const answer = await untilAnswered(options, passage, signal, async (node) => {
         const loss = await call(options, node, evaluateProtocol, message, signal);
         return loss.ok ? decodeLoss(loss.value) : loss;

@@ -78,7 +78,10 @@ async function start({ nodes = 2, members = [] }: { nodes?: number; members?: re
     return answer;
   };
   const train = (driver: string, index: number, { step = 0, from = caller } = {}) => {
-    const message = encodeTrainRequest({ round, stage, step, index, claim: utf8(driver), labels, rows });
+    const message = encodeTrainRequest(
+      { round, stage, step, index, claim: utf8(driver), labels, rows },
+      shape,
+    );
     return ask(trainProtocol, message, from);
   };
   const place = { round, stage, step: 0 };
@@ -86,7 +89,7 @@ async function start({ nodes = 2, members = [] }: { nodes?: number; members?: re
     ask(stepProtocol, encodeStepRequest({ pass: 'prepare', ...place, driver, ids }), from);
   const apply = (driver: string, norm: number, from?: number) =>
     ask(stepProtocol, encodeStepRequest({ pass: 'apply', ...place, driver, norm }), from);
-  const evaluate = () => ask(evaluateProtocol, encodeEvaluateRequest({ round, stage, labels, rows }));
+  const evaluate = () => ask(evaluateProtocol, encodeEvaluateRequest({ round, stage, labels, rows }, shape));
   return { net, queue, serving, convicted, taken, train, prepare, apply, evaluate };
 }
 
