@@ -185,7 +185,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
       dataset: hash,
       training: chooseTraining(model, { ...choice, stages }),
       outer: defaultOuter(compression, aggregator, innerSteps),
-      ledger: defaultLedger(innerSteps ?? defaultInnerSteps),
+      ledger: defaultLedger(innerSteps ?? defaultInnerSteps, stages),
       members,
       bootstrap,
     },

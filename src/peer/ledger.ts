@@ -121,14 +121,19 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
       turn(async () => {
         const taken = takeBlock(state, payload, constants, verify);
         const { hash, changes, receipts, block } = taken;
+        const before = newest;
+        const undo = changes.map(({ table, key }): Change => ({ table, key, row: state.get(table, key) }));
         commit(state, changes);
         const { number, timeMs, proposer } = block;
         const { epoch, height, certificate } = place;
         newest = { number, hash, height, epoch, stateRoot: state.root() };
-        await store.append(
-          { ...newest, timeMs, proposer, payload, certificate, transactions: receipts },
-          changes,
-        );
+        const kept = { ...newest, timeMs, proposer, payload, certificate, transactions: receipts };
+        await store.append(kept, changes).catch((error) => {
+          // What is not kept is not applied: memory says what a restart would find.
+          commit(state, undo);
+          newest = before;
+          throw error;
+        });
         keepSnapshot();
         mempool.prune();
         return taken;

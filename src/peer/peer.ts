@@ -29,6 +29,7 @@ import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { type Auditor, startAuditing } from './auditing.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
+import type { Claims } from './claims.ts';
 import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
 import { createLedgerNode, type LedgerNode } from './ledger-node.ts';
@@ -36,6 +37,7 @@ import { blockEvent } from './ledger-report.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
+import { createPeerClaims } from './proving.ts';
 
 /** What a program may put in the place of the honest step: the hostile nodes of the simulation do. */
 export interface PeerSteps {
@@ -92,6 +94,8 @@ export interface Peer {
   served: StepTaken[];
   /** Where the replica stands; kept by the steps of `train.ts`. */
   position: Standing;
+  /** Proofs that the ledger has not taken yet. */
+  readonly claims: Claims;
   /** Of this round, once it is made. */
   contribution: HashHex | null;
   /** Contributions refused since the round began. */
@@ -217,6 +221,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     decoding,
     steps: honest,
     served: [],
+    claims: createPeerClaims(options, ledger),
     contribution: null,
     position: await replica.position(),
     rejected,
@@ -250,6 +255,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     info,
     audit: (duty) => peer.steps.audit(duty),
   });
+  ledger.onBlock(() => peer.claims.settle());
   ledger.onBlock((taken) => options.events(blockEvent(ledger, key.nodeId, taken)));
   coordinator.begin(peer.position.round, peer.position.stateHash);
   return peer;

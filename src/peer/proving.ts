@@ -4,6 +4,7 @@
  */
 import { recordedStates } from '../audit/claim.ts';
 import { measuredEngines } from '../audit/tolerance.ts';
+import type { RoundRecord } from '../diloco/recording.ts';
 import type { Standing } from '../diloco/replica.ts';
 import { isVoter } from '../ledger/members.ts';
 import type { ProofBody } from '../ledger/proof.ts';
@@ -11,11 +12,11 @@ import { proof } from '../ledger/transactions/proof.ts';
 import { stateStatement } from '../ledger/transactions/state.ts';
 import { fromHex } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
-import type { Peer } from './peer.ts';
-import { emit, type RoundWork } from './report.ts';
-
-/** Refusals that say nothing of this node: it proves by another round. */
-const expectedCodes: ReadonlySet<string> = new Set(['round-unknown', 'already-stated', 'unknown-round']);
+import { accept } from '../std/outcome.ts';
+import { type Claims, createClaims } from './claims.ts';
+import type { LedgerNode } from './ledger-node.ts';
+import type { Peer, PeerOptions } from './peer.ts';
+import type { RoundWork } from './report.ts';
 
 export interface ClosedRound {
   readonly round: number;
@@ -34,33 +35,64 @@ export function stateToLedger({ ledger, options, pipeline }: Peer, { round, posi
   ledger.send(stateStatement, { round, stage: pipeline.stage, stateHash: fromHex(position.stateHash) });
 }
 
-/** proof → ledger: claims the steps of a round. Nothing is claimed of which not every state is recorded. */
+/**
+ * proof → ledger: claims the steps of a round that is over for this node, whether or not its work counted. Where not every
+ * state is recorded nothing is claimed, and the node's next claims begin anew.
+ */
 export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
-  const made = await proofBody(peer, closed);
-  const body = made && (await peer.steps.proof(made));
-  if (!body) return;
-  const sent = peer.ledger.send(proof, body);
-  if (!sent.ok && !expectedCodes.has(sent.code))
-    emit(peer, {
-      type: 'warning',
-      code: sent.code,
-      detail: `proof of round ${closed.round}: ${sent.detail}`,
-    });
+  const { replica } = peer.options;
+  const record = await replica.record(closed.round);
+  const endStep = record?.boundaries.at(-1)?.step ?? 0;
+  if (!record || endStep === 0) return;
+  const made = await proofBody(peer, closed, record, endStep);
+  if (!made) return replica.breakChain();
+  undated.add(made);
+  const body = await peer.steps.proof(made);
+  if (body) peer.claims.add(body);
 }
 
-async function proofBody({ options, ledger }: Peer, closed: ClosedRound): Promise<ProofBody | undefined> {
-  const { replica, clock, key } = options;
+/** Where this node's claims wait for the ledger. */
+export function createPeerClaims(options: PeerOptions, ledger: LedgerNode): Claims {
+  const { key, clock, replica, events } = options;
+  const prover = () => ledger.state().get('prover', key.nodeId);
+  return createClaims({
+    newest: () => prover()?.after ?? null,
+    waits: (id) => ledger.mempool.has(id),
+    send: (body) => {
+      const timestampMs = Math.max(Math.floor(clock.nowMs()), (prover()?.recentMs.at(-1) ?? 0) + 1);
+      const nonce = Math.max(timestampMs, (prover()?.nonce ?? 0) + 1);
+      const sent = ledger.send(proof, undated.has(body) ? { ...body, timestampMs, nonce } : body);
+      return sent.ok ? accept(sent.value.id) : sent;
+    },
+    onLost: ({ round }, code) => {
+      events({
+        type: 'warning',
+        code,
+        detail: `the proof of round ${round} is not taken: claims begin anew`,
+      });
+      replica.breakChain().catch(() => {});
+    },
+  });
+}
+
+/** Claims that get time and nonce when they are sent, which may be long after the work. */
+const undated = new WeakSet<ProofBody>();
+
+async function proofBody(
+  { options, ledger }: Peer,
+  closed: ClosedRound,
+  record: RoundRecord,
+  endStep: number,
+): Promise<ProofBody | undefined> {
+  const { replica, clock } = options;
   const { round, contribution, work } = closed;
   const { stage, engineId } = await replica.info();
   if (!measuredEngines.includes(engineId)) return undefined;
   const { innerSteps, microbatches, tokensPerBatch, stageLayers } = ledger.constants;
-  const record = await replica.record(round);
-  const endStep = record?.boundaries.at(-1)?.step ?? 0;
-  const states = record && recordedStates(record, 0, endStep);
+  const states = recordedStates(record, 0, endStep);
   // A replica that served two Drivers made more steps than a round has; nobody could say which were whose.
-  if (!record || !states || endStep < 1 || endStep > innerSteps) return undefined;
-  const prover = ledger.state().get('prover', key.nodeId);
-  const timestampMs = Math.max(Math.floor(clock.nowMs()), (prover?.recentMs.at(-1) ?? 0) + 1);
+  if (!states || endStep > innerSteps) return undefined;
+  const timestampMs = Math.floor(clock.nowMs());
   const batches = endStep * microbatches;
   const firstBatch = round * innerSteps * microbatches;
   return {
@@ -71,7 +103,7 @@ async function proofBody({ options, ledger }: Peer, closed: ClosedRound): Promis
     layers: stageLayers[stage.index]!,
     hasEmbedding: stage.index === 0,
     hasHead: stage.index === stageLayers.length - 1,
-    nonce: Math.max(timestampMs, (prover?.nonce ?? 0) + 1),
+    nonce: timestampMs,
     round,
     stage: stage.index,
     firstStep: 0,

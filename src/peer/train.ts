@@ -99,7 +99,7 @@ async function catchUp(peer: Peer, target: AgreedState, signal: AbortSignal): Pr
   }
   const reason = target.round === round ? 'diverged' : 'behind';
   emit(peer, { type: 'resync', fromRound: round, toRound: target.round, reason });
-  await standAt(peer, await peer.options.replica.position());
+  await leaveRound(peer, round, await peer.options.replica.position());
 }
 
 /**
@@ -110,8 +110,16 @@ async function closeAgain(peer: Peer, signal: AbortSignal): Promise<boolean> {
   if (!peer.coordinator.isDecided()) return false;
   const list = await peer.coordinator.decision(signal);
   const closed = list && (await outerStep(peer, list, signal));
-  if (closed) await standAt(peer, closed.position);
+  if (closed) await leaveRound(peer, list!.round, closed.position);
   return closed !== undefined;
+}
+
+/** The steps of a round that went on without this node are claimed, too: its next claims follow from them. */
+async function leaveRound(peer: Peer, round: number, position: Position): Promise<void> {
+  const { contribution } = peer;
+  await standAt(peer, position);
+  const work: RoundWork = { round, losses: [], tokens: 0 };
+  await prove(peer, { round, contribution, work, position: peer.position });
 }
 
 /** A list costs less than a state, and says whether this node's contribution is in it. */
