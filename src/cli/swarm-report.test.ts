@@ -78,3 +78,57 @@ test('a difference between states is said', () => {
   swarm.record('node-2', roundEvent(0, { stateHash: 'other' }), 2);
   assert.equal(swarm.report().stateHashesAgree, false);
 });
+
+function blockEvent(number: number, changes: Partial<NodeEvent & { type: 'block' }> = {}): NodeEvent {
+  return {
+    type: 'block',
+    number,
+    transactions: 3,
+    stateRoot: `root-${number}`,
+    supply: String(100 * number),
+    balance: '7',
+    stake: '0',
+    pending: '3',
+    slashed: [],
+    ...changes,
+  };
+}
+
+test('the ledger as all honest nodes know it: roots, supply, balances and who was slashed, by name', () => {
+  const swarm = recorder();
+  assert.equal(swarm.report().stateRootsAgree, false, 'nobody has told of a block');
+  for (let number = 1; number <= 3; number++) swarm.record('node-1', blockEvent(number), number);
+  const guilty = { node: 'cc', reason: 'false-proof', height: 2, amount: '5', proofs: 4 };
+  swarm.record('node-2', blockEvent(1), 4);
+  swarm.record('node-2', blockEvent(2, { balance: '9', slashed: [guilty] }), 5);
+  swarm.record('hostile-1', blockEvent(3, { stateRoot: 'lie', supply: '999' }), 6);
+  const report = swarm.report();
+  assert.deepEqual(report.stateRoots, { 'node-1': 'root-2', 'node-2': 'root-2' });
+  assert.equal(report.stateRootsAgree, true);
+  assert.equal(report.supply, '200');
+  assert.deepEqual(report.balances, {
+    'node-1': { balance: '7', stake: '0', pending: '3' },
+    'node-2': { balance: '9', stake: '0', pending: '3' },
+  });
+  swarm.record('node-2', blockEvent(3, { slashed: [guilty] }), 7);
+  swarm.record('node-1', blockEvent(3, { slashed: [guilty] }), 7);
+  assert.deepEqual(
+    swarm.report().slashed.map(({ node, reason, height }) => ({ node, reason, height })),
+    [{ node: 'hostile-1', reason: 'false-proof', height: 2 }],
+  );
+});
+
+test('two roots after one block are never forgotten, a node that is gone is', () => {
+  const swarm = recorder();
+  swarm.record('node-2', blockEvent(1), 0);
+  for (let number = 1; number <= 100; number++) swarm.record('node-1', blockEvent(number), number);
+  const alone = swarm.report();
+  assert.deepEqual(alone.stateRoots, { 'node-1': 'root-100' });
+  assert.equal(alone.stateRootsAgree, true);
+  assert.equal(alone.supply, '10000');
+  swarm.record('node-2', blockEvent(2, { stateRoot: 'fork' }), 101);
+  for (let number = 3; number <= 100; number++) swarm.record('node-2', blockEvent(number), 102);
+  const both = swarm.report();
+  assert.deepEqual(both.stateRoots, { 'node-1': 'root-100', 'node-2': 'root-100' });
+  assert.equal(both.stateRootsAgree, false);
+});

@@ -38,6 +38,7 @@ export interface SwarmReport {
   readonly failovers: number;
   /** Of the ledger, by honest node, after the newest block that all of them told of. */
   readonly stateRoots: Readonly<Record<string, string>>;
+  /** Whether all of them have told of blocks, and none of another root after the same block. */
   readonly stateRootsAgree: boolean;
   /** Micro-NEURO, minted less burned. */
   readonly supply: string;
@@ -90,7 +91,7 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
   const rounds = new Map<number, RoundReport>();
   const losses = new Map<number, number[]>();
   const stepLosses = new Map<number, number[]>();
-  const blocks = new Map<string, Map<number, BlockEvent>>();
+  const blocks: Blocks = { newest: new Map(), roots: new Map(), agree: true };
   const refusals = new Map<string, number>();
   let failovers = 0;
   let initialHeldOutLoss: number | null = null;
@@ -175,12 +176,31 @@ export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
 
 type BlockEvent = NodeEvent & { readonly type: 'block' };
 
+/** The newest block that every node has told of; of those that are gone, what was in reach when they went. */
+function newestOfAll(blocks: Blocks['newest'], honest: readonly string[]): number {
+  const last = honest.map((name) => Math.max(0, ...(blocks.get(name)?.keys() ?? [])));
+  const inReach = last.filter((number) => number > Math.max(...last) - blocksKept);
+  return Math.min(...inReach);
+}
+
+interface Blocks {
+  /** By node and number. */
+  readonly newest: Map<string, Map<number, BlockEvent>>;
+  /** By number, as the first node told. */
+  readonly roots: Map<number, string>;
+  /** Whether all told the same root after every block. */
+  agree: boolean;
+}
+
 /** Blocks kept of each node: they are told of within moments of each other. */
 const blocksKept = 32;
 
-function keepBlock(blocks: Map<string, Map<number, BlockEvent>>, name: string, event: BlockEvent): void {
-  const kept = blocks.get(name) ?? new Map<number, BlockEvent>();
-  blocks.set(name, kept.set(event.number, event));
+function keepBlock(blocks: Blocks, name: string, event: BlockEvent): void {
+  const root = blocks.roots.get(event.number) ?? event.stateRoot;
+  blocks.roots.set(event.number, root);
+  if (root !== event.stateRoot) blocks.agree = false;
+  const kept = blocks.newest.get(name) ?? new Map<number, BlockEvent>();
+  blocks.newest.set(name, kept.set(event.number, event));
   for (const number of kept.keys()) if (number <= event.number - blocksKept) kept.delete(number);
 }
 
@@ -211,19 +231,18 @@ function refusedProofs(
 }
 
 function ledgerReport(
-  blocks: ReadonlyMap<string, ReadonlyMap<number, BlockEvent>>,
+  { newest: blocks, agree }: Blocks,
   honest: readonly string[],
   nameOf: (nodeId: string) => string,
 ) {
-  const newest = Math.min(...honest.map((name) => Math.max(0, ...(blocks.get(name)?.keys() ?? []))));
+  const newest = newestOfAll(blocks, honest);
   const at = honest.flatMap((name) => {
     const event = blocks.get(name)?.get(newest);
     return event ? [[name, event] as const] : [];
   });
-  const roots = at.map(([, { stateRoot }]) => stateRoot);
   return {
     stateRoots: Object.fromEntries(at.map(([name, { stateRoot }]) => [name, stateRoot])),
-    stateRootsAgree: roots.length === honest.length && new Set(roots).size <= 1,
+    stateRootsAgree: agree && honest.every((name) => blocks.has(name)),
     supply: at[0]?.[1].supply ?? '0',
     slashed: (at[0]?.[1].slashed ?? []).map((one) => ({ ...one, node: nameOf(one.node) })),
     balances: Object.fromEntries(
