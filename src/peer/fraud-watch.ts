@@ -43,8 +43,8 @@ export interface FraudWatchOptions {
   /** The round that this node is in. */
   readonly round: () => number;
   readonly events: EventSink;
-  /** Called once for each Driver, other than this node. */
-  readonly onConvicted: (node: NodeId) => void;
+  /** Called once for each Driver, other than this node; with its claim where this node was the one to find out. */
+  readonly onConvicted: (node: NodeId, found: Claim | undefined) => void;
 }
 
 export interface FraudWatch {
@@ -122,7 +122,7 @@ export function watchFraud(options: FraudWatchOptions): FraudWatch {
       if (share < 1 && uniform(random) >= share) return accept(claim.nodeId);
       const checked = await checkClaim(claim, watch.ground, labels);
       if (checked.ok) return accept(claim.nodeId);
-      if (checked.code === 'wrong-batch') convict(watch, claim, 'found here');
+      if (checked.code === 'wrong-batch') convict(watch, claim, true);
       // The last stage checks every claim: where others cannot, that is nobody's fault and harms nobody.
       return checked.code === 'unchecked' && share < 1 ? accept(claim.nodeId) : checked;
     },
@@ -191,7 +191,7 @@ async function judge(watch: Watch, message: Uint8Array, hash: string, from: Node
   judging.set(hash, senders);
   try {
     const fraud = await checkAccusation(options.network.networkId, message, ground);
-    if (fraud.ok) convict(watch, fraud.value, 'reported');
+    if (fraud.ok) convict(watch, fraud.value, false);
     // Without the dataset nobody can tell, and nobody is to blame.
     if (fraud.ok || fraud.code !== 'not-fraud') return;
     innocent.add(hash);
@@ -205,7 +205,7 @@ async function judge(watch: Watch, message: Uint8Array, hash: string, from: Node
 }
 
 /** Records what was judged here, and tells everyone with the claim itself. */
-function convict(watch: Watch, claim: Claim, by: string): void {
+function convict(watch: Watch, claim: Claim, isOwnFinding: boolean): void {
   const { transport, events, onConvicted, self } = watch.options;
   if (!watch.book.add(claim)) return;
   watch.evidence.keep(claim);
@@ -214,9 +214,10 @@ function convict(watch: Watch, claim: Claim, by: string): void {
     warnOfSelf(watch);
     return;
   }
+  const by = isOwnFinding ? 'found here' : 'reported';
   const detail = `Driver ${claim.nodeId.slice(0, 8)} signed a batch that is not its own (${by})`;
   events({ type: 'warning', code: 'driver-fraud', detail });
-  onConvicted(claim.nodeId);
+  onConvicted(claim.nodeId, isOwnFinding ? claim : undefined);
 }
 
 function warnOfSelf(watch: Watch): void {

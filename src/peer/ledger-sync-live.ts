@@ -124,7 +124,7 @@ async function open(live: Live): Promise<void> {
 async function jump(live: Live): Promise<EpochsReplica | undefined> {
   const { replica, ledger, events, abort } = live;
   const own = replica.start();
-  const found = await syncLedger(live.sync, trustIn(own, ledger));
+  const found = await syncLedger(live.sync, await trustIn(own, ledger));
   if (abort.signal.aborted || replica.status().epoch !== own.epoch) return undefined;
   if (!found.ok) {
     report(live, found);
@@ -164,9 +164,13 @@ async function install({ store, ledger }: Live, { start, head, state, ends }: Sy
   await ledger.replace(head, state);
 }
 
-function trustIn(start: EpochStart, ledger: LedgerKeeper): Trust {
-  const { epochStartMs } = chainOf(ledger.state());
-  return { kind: 'own', start, sinceMs: start.epoch === 0 ? undefined : epochStartMs };
+async function trustIn(start: EpochStart, { state, store, constants }: LedgerKeeper): Promise<Trust> {
+  if (start.epoch === 0) return { kind: 'own', start, sinceMs: undefined };
+  const { epoch, epochStartMs, number } = chainOf(state());
+  if (epoch === start.epoch) return { kind: 'own', start, sinceMs: epochStartMs };
+  // The state already names the next epoch, which nobody has certified yet; this one began with its first block.
+  const first = await store.block(number - constants.policy.epochBlocks + 1);
+  return { kind: 'own', start, sinceMs: first?.timeMs ?? 0 };
 }
 
 async function atCheckpoint(live: Live, checkpoint: Checkpoint): Promise<SyncedLedger> {

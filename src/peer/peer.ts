@@ -15,8 +15,10 @@ import { batchOf } from '../genesis/sampler.ts';
 import type { KeyPair } from '../identity/keys.ts';
 import type { ProofBody } from '../ledger/proof.ts';
 import type { LedgerStore } from '../ledger/store.ts';
+import { fraud } from '../ledger/transactions/fraud.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
+import { encodeClaim } from '../pipeline/claim.ts';
 import { createStageDirectory, type StageDirectory } from '../pipeline/directory.ts';
 import { createStageLookup } from '../pipeline/stage-lookup.ts';
 import type { StepTaken } from '../pipeline/stage-node.ts';
@@ -197,6 +199,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     events: options.events,
     batch: (round, step, index) => peer.steps.batch(round, step, index),
     onServed: (step) => noteServed(peer, step),
+    onFraud: (claim) => void ledger.send(fraud, { publicKey: claim.publicKey, evidence: encodeClaim(claim) }),
   });
   const decoding = createDecoding({
     network,

@@ -9,6 +9,7 @@ import { cutStages } from '../model/stage-cut.ts';
 import type { Transport } from '../net/transport.ts';
 import { learningRate } from '../optim/schedule.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
+import type { Claim } from '../pipeline/claim.ts';
 import { contentHash, encodeClaim, makeClaim } from '../pipeline/claim.ts';
 import type { StageDirectory } from '../pipeline/directory.ts';
 import { createDriver, pipelineWindow } from '../pipeline/driver.ts';
@@ -51,6 +52,8 @@ export interface PipelineOptions {
   readonly batch: (round: number, step: number, index: number) => Promise<Batch>;
   /** A step was taken for another node's Driver. */
   readonly onServed: (step: StepTaken) => void;
+  /** This node has found out a Driver that signs batches not its own. */
+  readonly onFraud: (claim: Claim) => void;
 }
 
 export interface PipelineStats {
@@ -105,7 +108,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     self: key.nodeId,
     share: stage === stages - 1 ? 1 : claimCheckShare,
     round: () => latest,
-    onConvicted: (node) => void server?.drop(node),
+    onConvicted: (node, found) => {
+      server?.drop(node);
+      if (found) options.onFraud(found);
+    },
   });
   const guards = { rows: createNormGuard(), gradients: createNormGuard() };
   let admitted = -1;
