@@ -1,5 +1,6 @@
 /** The live view as lines of text: a table of nodes, the latest rounds, and the held-out loss as a small curve. Pure. */
 import { formatNeuro } from '../ledger/neuro.ts';
+import { describeLedger } from './live-ledger.ts';
 import {
   describeAgreement,
   describeStep,
@@ -8,6 +9,7 @@ import {
   type NodeView,
   oneLine,
   type RoundView,
+  runningHonest,
 } from './live-view.ts';
 import { formatBytes, formatCount } from './progress.ts';
 
@@ -52,6 +54,12 @@ export function renderLiveView(view: LiveView, options: RenderOptions): string[]
     [],
     lossLine([...view.heldOutLosses].sort(([a], [b]) => a - b).map(([, loss]) => loss)),
   ];
+  const ledger = describeLedger(view.ledger, runningHonest(view));
+  if (ledger !== undefined)
+    head.push([
+      ['  ledger  ', 'dim'],
+      [ledger, view.ledger.difference === undefined ? 'plain' : 'red'],
+    ]);
   const tail: Line[] = [];
   if (view.sample) {
     tail.push(

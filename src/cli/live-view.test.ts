@@ -105,10 +105,10 @@ test('the table shows every node, the rounds and the curve', () => {
   assert.deepEqual(lines, [
     'NeuroShard demo, 1.31M parameters, 2 min 05 s',
     '',
-    '  node  role     round  step  tokens/s   loss  held-out  peers  ',
-    '  a     honest       2  7/20      1235  5.432     5.500      2  ',
-    '  b     honest       0   0/-         -      -     5.500      -  stopped',
-    '  evil  hostile      0   0/-         -      -         -      -  ',
+    '  node  role     round  step  tokens/s   loss  held-out  peers  NEURO  ',
+    '  a     honest       2  7/20      1235  5.432     5.500      2      -  ',
+    '  b     honest       0   0/-         -      -     5.500      -      -  stopped',
+    '  evil  hostile      0   0/-         -      -         -      -      -  ',
     '',
     '  held-out loss  7.625 █▁ 5.500 (-27.9%)',
     '',
@@ -137,9 +137,9 @@ test('of a model cut into stages the table shows who holds which, and the size o
   const lines = renderLiveView(view, { width: 100, height: 40, color: false });
   assert.equal(lines[0], 'demo, 2.62M parameters');
   assert.deepEqual(lines.slice(2, 5), [
-    '  node  role    stage  round  step  tokens/s   loss  held-out  peers  ',
-    '  a     honest      1      0   0/-         -      -         -      -  ',
-    '  b     honest      2      0    30         -  7.500         -      -  ',
+    '  node  role    stage  round  step  tokens/s   loss  held-out  peers  NEURO  ',
+    '  a     honest      1      0   0/-         -      -         -      -      -  ',
+    '  b     honest      2      0    30         -  7.500         -      -      -  ',
   ]);
 });
 
@@ -225,4 +225,53 @@ test('states are compared within a stage, and contributions of all stages count'
   assert.deepEqual(view.rounds[0]!.accepted, ['a', 'b', 'c']);
   const differing = close('c', 'cccccc00', []);
   assert.match(differing.at(-1)!, /^round 0: STATES DIFFER: c not bbbbbb$/);
+});
+
+function block(number: number, stateRoot: string, slashed: string[] = []): NodeEvent {
+  const amounts = { supply: '4000000', balance: '1500000', stake: '0', pending: '250000' };
+  return {
+    type: 'block',
+    number,
+    transactions: 2,
+    stateRoot,
+    ...amounts,
+    slashed: slashed.map((node) => {
+      const taken = { amount: '7', proofs: 3 };
+      return { node, reason: 'false-proof', height: number, ...taken };
+    }),
+  };
+}
+
+test('the ledger: what each node has earned, one root on all, and who was slashed, told once', () => {
+  const view = swarm();
+  assert.deepEqual(applyEvent(view, 'a', block(10, 'abcdef0123')), []);
+  const line = 'block 10: same state root abcdef on 2 nodes, supply 4 NEURO';
+  assert.deepEqual(applyEvent(view, 'b', block(10, 'abcdef0123')), [line]);
+  const slashed = [idOf('evil')];
+  assert.deepEqual(applyEvent(view, 'a', block(11, 'bbb', slashed)), [
+    'evil slashed in block 11: false-proof',
+  ]);
+  assert.deepEqual(applyEvent(view, 'b', block(11, 'bbb', slashed)), []);
+  assert.deepEqual(applyEvent(view, 'evil', block(11, 'lie')), []);
+  const lines = renderLiveView(view, { width: 100, height: 40, color: false });
+  assert.ok(
+    lines.includes('  ledger  block 11: same state root bbb on 2 nodes, supply 4 NEURO'),
+    lines.join('\n'),
+  );
+  assert.match(lines.find((each) => each.includes('  a '))!, /1\.75 {2}$/);
+  const audit = { type: 'audit', prover: idOf('evil'), round: 3, interval: 0, detail: '' } as const;
+  assert.deepEqual(applyEvent(view, 'a', { ...audit, code: 'valid' }), []);
+  assert.deepEqual(applyEvent(view, 'a', { ...audit, code: 'no-work' }), [
+    'a: audit of evil, round 3: no-work',
+  ]);
+});
+
+test('two roots after one block are told at once and stay', () => {
+  const view = swarm();
+  applyEvent(view, 'a', block(3, 'abcdef01'));
+  const difference = 'STATE ROOTS DIFFER after block 3: a abcdef, b fedcba';
+  assert.deepEqual(applyEvent(view, 'b', block(3, 'fedcba10')), [difference]);
+  for (const name of ['a', 'b']) assert.deepEqual(applyEvent(view, name, block(50, 'same')), []);
+  const lines = renderLiveView(view, { width: 100, height: 40, color: false });
+  assert.ok(lines.includes(`  ledger  ${difference}`));
 });

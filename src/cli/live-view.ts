@@ -3,6 +3,7 @@
  * into text, `live-screen.ts` puts that on a terminal. Knows nothing of processes.
  */
 import type { NodeEvent } from '../peer/events.ts';
+import { createLedgerView, type LedgerView, noteBlock } from './live-ledger.ts';
 
 export type Role = 'honest' | 'hostile';
 
@@ -51,6 +52,9 @@ export interface LiveView {
   /** Held-out loss of w_r by r: 0 is before training, closing round r gives that of r + 1. */
   heldOutLosses: Map<number, number>;
   sample: { readonly round: number; readonly prompt: string; readonly text: string } | undefined;
+  readonly ledger: LedgerView;
+  /** Node ids whose punishment was told. */
+  readonly slashed: Set<string>;
   /** What happened to nodes, newest last, at most `notesKept`. */
   notes: string[];
 }
@@ -86,6 +90,8 @@ export function createLiveView(
     rounds: [],
     heldOutLosses: new Map(),
     sample: undefined,
+    ledger: createLedgerView(),
+    slashed: new Set(),
     notes: [],
   };
 }
@@ -154,11 +160,18 @@ export function applyEvent(view: LiveView, name: string, event: NodeEvent): stri
 function applyBlock(view: LiveView, node: NodeView, event: NodeEvent & { type: 'block' }): string[] {
   node.earned = String(BigInt(event.balance) + BigInt(event.stake) + BigInt(event.pending));
   if (node.role === 'hostile') return [];
-  const slashed = event.slashed.filter(({ height }) => height === event.number);
-  return slashed.flatMap(({ node: guilty, reason }) => {
-    const note = `${nameOf(view, guilty)} slashed in block ${event.number}: ${reason}`;
-    return view.notes.includes(note) ? [] : addNote(view, note);
+  const slashed = event.slashed.filter(({ node: guilty }) => !view.slashed.has(guilty));
+  const notes = slashed.flatMap(({ node: guilty, reason, height }) => {
+    view.slashed.add(guilty);
+    return addNote(view, `${nameOf(view, guilty)} slashed in block ${height}: ${reason}`);
   });
+  return [...notes, ...noteBlock(view.ledger, node.name, event, runningHonest(view))];
+}
+
+export function runningHonest(view: LiveView): string[] {
+  return view.nodes
+    .filter(({ role, state }) => role === 'honest' && state !== 'stopped')
+    .map(({ name }) => name);
 }
 
 function nameOf(view: LiveView, nodeId: string): string {
@@ -241,8 +254,8 @@ function applyRound(view: LiveView, node: NodeView, event: NodeEvent & { type: '
   round.accepted = [...new Set([...round.accepted, ...event.contributions.map(nameOf)])];
   const { stateHash, bytesSent, tokens } = event;
   round.reports.set(node.name, { stage: node.stage, stateHash, bytesSent, tokens });
-  const expected = view.nodes.filter((each) => each.role === 'honest' && each.state !== 'stopped').length;
-  if (round.reports.size >= expected) lines.push(`round ${event.round}: ${describeAgreement(round)}`);
+  if (round.reports.size >= runningHonest(view).length)
+    lines.push(`round ${event.round}: ${describeAgreement(round)}`);
   return [...lines, ...heldOut];
 }
 
