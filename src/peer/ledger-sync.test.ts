@@ -294,6 +294,25 @@ test('what one starts from must be younger than the time after which stake is fr
   await stopAll([...running, again]);
 });
 
+test('a member that left at the very end of its epoch is as old as that epoch', async () => {
+  const unbondingMs = 3_600_000;
+  const { group, running } = await grown(4, 4, 5, { unbondingMs });
+  const leaving = running.pop()!;
+  await group.decide([...running, leaving], 2);
+  await group.net.run(0.8 * unbondingMs);
+  await group.decide([...running, leaving], 1);
+  assert.equal(leaving.ledger.head().number, 2 * epochBlocks);
+  assert.equal(epochOf(leaving), 1);
+  await leaving.crash();
+  await group.net.run(0.4 * unbondingMs);
+  await group.decide(running, 4 * epochBlocks);
+  const back = await group.start(3, { store: leaving.store });
+  await group.decide(running, 1);
+  await group.until('it is told', () => back.warnings().includes('checkpoint-too-old'));
+  assert.equal(back.ledger.head().number, 2 * epochBlocks);
+  await stopAll([...running, back]);
+});
+
 test('requests that make no sense are answered with a code', async () => {
   const { group, running } = await grown(3, 2, 5);
   const asker = group.net.hub.join(sha256Hex(new Uint8Array(1)));
