@@ -35,12 +35,16 @@ export function temporaryFolder(t: TestContext): string {
 /** A dataset folder of about 20,000 tokens with a vocabulary of at most 300. */
 export async function smallDataset(folder: string): Promise<string> {
   const place = join(folder, 'dataset');
+  await buildSmallDataset(place);
+  return place;
+}
+
+export async function buildSmallDataset(place: string): Promise<void> {
   const documents = async function* () {
     for (let i = 0; i < 120; i++) yield { id: String(i), text: sentences[i % 3]!.repeat(5 + (i % 7)) };
   };
   const sources = [{ origin: 'test', licence: 'CC0-1.0', documents }];
   await buildDatasetFolder(place, { name: 'small', sources, vocabularySize: 300, shardTokens: 512 });
-  return place;
 }
 
 export interface Execution {

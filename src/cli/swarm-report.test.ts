@@ -132,3 +132,15 @@ test('two roots after one block are never forgotten, a node that is gone is', ()
   assert.deepEqual(both.stateRoots, { 'node-1': 'root-100', 'node-2': 'root-100' });
   assert.equal(both.stateRootsAgree, false);
 });
+
+test('refused proofs are told once, as often as the node says that saw most', () => {
+  const swarm = recorder();
+  const refused = { type: 'refusedProof', node: 'cc', code: 'tokens-implausible' } as const;
+  for (const name of ['node-1', 'node-1', 'node-2']) swarm.record(name, refused, 1);
+  swarm.record('hostile-1', { ...refused, node: 'aa' }, 1);
+  swarm.record('node-2', { ...refused, code: 'proof-replayed' }, 1);
+  assert.deepEqual(swarm.report().refusedProofs, [
+    { node: 'hostile-1', code: 'tokens-implausible', times: 2 },
+    { node: 'hostile-1', code: 'proof-replayed', times: 1 },
+  ]);
+});

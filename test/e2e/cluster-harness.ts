@@ -32,6 +32,10 @@ export interface HarnessOptions {
   readonly nodes: number;
   readonly attackers?: number;
   readonly attack?: { readonly name: string; readonly factor?: number };
+  /** Of the attackers, in place of an attack. */
+  readonly cheat?: ClusterOptions['cheat'];
+  readonly ledger?: ClusterOptions['ledger'];
+  readonly model?: ClusterOptions['model'];
   readonly aggregator?: AggregatorName;
   readonly compression?: CodecName;
   readonly rounds?: number;
@@ -78,11 +82,13 @@ export async function createHarness(options: HarnessOptions): Promise<Harness> {
     nodes: options.nodes,
     attackers: options.attackers ?? 0,
     ...(options.attack && { attack: options.attack }),
-    model: presets.tiny,
+    ...(options.cheat && { cheat: options.cheat }),
+    ...(options.ledger && { ledger: options.ledger }),
+    model: options.model ?? presets.tiny,
     datasetDirectory,
     datasetHash: hash,
     training: {
-      ...defaultTraining(presets.tiny),
+      ...defaultTraining(options.model ?? presets.tiny),
       innerSteps,
       batch: 2,
       sequence: 32,
