@@ -93,14 +93,7 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
   const mempool = createMempool({ head: () => state, constants, clock, verify, ...(accepts && { accepts }) });
   let newest: LedgerHead = head;
   const turn = inTurn();
-  /** The state of now, if an epoch begins with it: newcomers start there. Done again after a crash in between. */
-  const keepSnapshot = () => {
-    if (newest.number === 0 || chainOf(state).epoch !== epochBegunBy(newest)) return;
-    const below = prunedBelow(newest.number, constants.policy);
-    // In the store's order, so of this very state; what fails there, the next block will say.
-    const kept = store.takeSnapshot();
-    kept.then(() => (below > 1 ? store.prune(below) : undefined)).catch(() => undefined);
-  };
+  const keepSnapshot = () => keepIfBegun(store, newest, state, constants.policy);
   keepSnapshot();
 
   return {
@@ -151,6 +144,15 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
       return encodeTransaction(signTransaction(network.networkId, rule, { body, nonce }, key));
     },
   };
+}
+
+/** The state of now, if an epoch begins with it: newcomers start there. Done again after a crash in between. */
+function keepIfBegun(store: LedgerStore, head: LedgerHead, state: LedgerState, policy: LedgerPolicy): void {
+  if (head.number === 0 || chainOf(state).epoch !== epochBegunBy(head)) return;
+  const below = prunedBelow(head.number, policy);
+  // In the store's order, so of this very state; what fails there, the next block will say.
+  const kept = store.takeSnapshot();
+  kept.then(() => (below > 1 ? store.prune(below) : undefined)).catch(() => undefined);
 }
 
 function takeBlock(
