@@ -9,7 +9,7 @@ import type { Transport } from '../src/net/transport.ts';
 import { consensusTopic } from '../src/peer/chain-sync.ts';
 import { equalBytes } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
-import type { CheatContext } from './cheats.ts';
+import type { CheatContext } from './cheats-context.ts';
 
 interface Said {
   readonly epoch: number;

@@ -7,6 +7,7 @@ import { batchOf } from '../src/genesis/sampler.ts';
 import type { Peer, PeerOptions, PeerSteps } from '../src/peer/peer.ts';
 import { planHash } from '../src/peer/plan.ts';
 import { accusing, approving } from './cheats-auditor.ts';
+import type { CheatContext } from './cheats-context.ts';
 import { inflatedProof, postdatedProof, replayedProof } from './cheats-proof.ts';
 import { shortcutReplica, withholdingReplica } from './cheats-replica.ts';
 import { equivocatingTransport, silentTransport } from './cheats-validator.ts';
@@ -15,15 +16,6 @@ import { contributeHostile } from './hostile-contribution.ts';
 export interface Cheat {
   readonly name: CheatName;
   readonly fromRound: number;
-}
-
-/** What a cheat needs to know of the node it lives in. */
-export interface CheatContext {
-  readonly honest: PeerOptions;
-  /** Whether it cheats in that round. */
-  readonly cheatsIn: (round: number) => boolean;
-  /** Whether it cheats in the round in which the node stands. */
-  readonly cheatsNow: () => boolean;
 }
 
 /** `every-kth` cheats in one of so many rounds. */

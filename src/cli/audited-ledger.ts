@@ -3,7 +3,7 @@ import type { LedgerPolicy } from '../ledger/policy.ts';
 import { defaultLedger } from '../peer/policy.ts';
 
 /** Of one core, for each node: such a swarm is there for the audits. */
-export const auditedShare = 0.25;
+export const auditedShare = 0.5;
 
 /** Every proof is audited that the auditors have time for. */
 export function auditedLedger(innerSteps: number): LedgerPolicy {
@@ -12,7 +12,6 @@ export function auditedLedger(innerSteps: number): LedgerPolicy {
     intervalSteps: innerSteps,
     auditRates: [{ below: Number.MAX_SAFE_INTEGER, rate: 1000 }],
     auditsPerBlockMax: 2,
-    auditsOpenMax: 3,
-    auditBlocks: 30,
+    auditsOpenMax: 4,
   };
 }
