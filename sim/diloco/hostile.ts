@@ -8,6 +8,7 @@ import { headerBytes } from '../../src/diloco/compression/blob.ts';
 import type { Contribution } from '../../src/diloco/replica.ts';
 import { makeStatement, statementFields } from '../../src/diloco/statement.ts';
 import { announce, contributionTopic, encodeAnnouncement } from '../../src/ledger/announcement.ts';
+import { memoryLedgerStore } from '../../src/ledger/memory-store.ts';
 import { blobProtocol, type Protocol, stateProtocol, statusProtocol } from '../../src/net/protocol.ts';
 import type { NodeId, RequestHandler, Transport } from '../../src/net/transport.ts';
 import type { Peer, PeerOptions } from '../../src/peer/peer.ts';
@@ -53,7 +54,7 @@ export function hostileNode(world: DilocoWorld, kind: HostileKind, enemies: Enem
       sayEverything({ networkId, members, signatures: world.signatures }, rounds, env);
     } else if (kind === 'twins') {
       for (const transport of splitTransport(env, enemies.sides, enemies.channel))
-        await runBadPeer(world, env, { transport, store: memoryStore() });
+        await runBadPeer(world, env, { transport, store: memoryStore(), ledger: memoryLedgerStore() });
     } else if (kind !== 'silent') await runBadPeer(world, env, badPart(world, env, kind, enemies.sides));
     return { stop() {} };
   };

@@ -57,11 +57,13 @@ function incompleteStages(r: RoundState): number[] {
 
 /** Nodes whose contribution is worth waiting for: members that are connected, and others who came last time. */
 function expected({ options, lastContributors }: RoundState, stage: number): NodeId[] {
-  const { transport, members, stage: ownStage } = options;
+  const { transport, members, stage: ownStage, isConvicted = () => false } = options;
   const connected = new Set([transport.self, ...transport.peers()]);
   const own = new Map([[transport.self, ownStage]]);
   const wanted = new Map([...members, ...lastContributors, ...own]);
-  return [...wanted].filter(([node, of]) => of === stage && connected.has(node)).map(([node]) => node);
+  const isExpected = ([node, of]: readonly [NodeId, number]) =>
+    of === stage && connected.has(node) && !isConvicted(node);
+  return [...wanted].filter(isExpected).map(([node]) => node);
 }
 
 function ripen(r: RoundState): void {

@@ -31,6 +31,8 @@ export interface RoundOptions {
   readonly replica: StageReplica;
   readonly shelf: BlobShelf;
   readonly batchesMax: number;
+  /** Whether a node was found to lie about its batches: nobody serves it, so nothing of it can come. */
+  readonly isConvicted?: (node: NodeId) => boolean;
   /** Asks consensus for a decision (`ConsensusReplica.wake`). */
   readonly wake: () => void;
   readonly onRejected: (round: number, node: NodeId, code: string) => void;

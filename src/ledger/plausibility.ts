@@ -105,8 +105,11 @@ function checkStates(
   if (goesOn && !equalBytes(prover.after!, body.before))
     return reject('state-chain-broken', 'not the state that the last proof ended in');
   const listed = contributionOf(view, body.round, body.stage, nodeId);
-  if (listed && body.contribution && !equalBytes(listed, body.contribution))
+  if (listed && body.contribution && !equalBytes(listed.blobHash, body.contribution))
     return reject('contribution-not-listed', 'another contribution was decided');
+  // What was decided must be somebody's claim, or nobody could ever check it.
+  if (listed && !body.contribution && body.endStep >= listed.steps)
+    return reject('contribution-not-claimed', 'the decided one is not named');
   return fine;
 }
 
@@ -139,7 +142,8 @@ function contributionOf(
   round: number,
   stage: number,
   nodeId: string,
-): Uint8Array | undefined {
+): { readonly blobHash: Uint8Array; readonly steps: number } | undefined {
   const contributions = view.get('round', numberKey(round))?.contributions;
-  return contributions?.find(([of, node]) => of === stage && node === nodeId)?.[3];
+  const found = contributions?.find(([of, node]) => of === stage && node === nodeId);
+  return found && { blobHash: found[3], steps: found[4] };
 }

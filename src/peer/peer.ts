@@ -31,6 +31,7 @@ import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { type Auditor, startAuditing } from './auditing.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
+import { createPeerClaims } from './claim-sending.ts';
 import type { Claims } from './claims.ts';
 import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
@@ -39,7 +40,6 @@ import { blockEvent } from './ledger-report.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
-import { createPeerClaims } from './proving.ts';
 
 /** What a program may put in the place of the honest step: the hostile nodes of the simulation do. */
 export interface PeerSteps {
@@ -128,6 +128,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     replica,
     shelf,
     batchesMax: network.training.innerSteps,
+    isConvicted: (node) => pipeline.isConvicted(node),
     wake: () => ledger.consensus.wake(),
     onKeepFailed: (error) => {
       const code = error instanceof CodedError ? error.code : 'blob-not-kept';
@@ -224,7 +225,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     decoding,
     steps: honest,
     served: [],
-    claims: createPeerClaims(options, ledger),
+    claims: createPeerClaims({ ...options, ledger }),
     contribution: null,
     position: await replica.position(),
     rejected,

@@ -8,14 +8,11 @@ import type { RoundRecord } from '../diloco/recording.ts';
 import type { Standing } from '../diloco/replica.ts';
 import { isVoter } from '../ledger/members.ts';
 import type { ProofBody } from '../ledger/proof.ts';
-import { proof } from '../ledger/transactions/proof.ts';
 import { stateStatement } from '../ledger/transactions/state.ts';
 import { fromHex } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
-import { accept } from '../std/outcome.ts';
-import { type Claims, createClaims } from './claims.ts';
-import type { LedgerNode } from './ledger-node.ts';
-import type { Peer, PeerOptions } from './peer.ts';
+import { undated } from './claim-sending.ts';
+import type { Peer } from './peer.ts';
 import type { RoundWork } from './report.ts';
 
 export interface ClosedRound {
@@ -50,33 +47,6 @@ export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
   const body = await peer.steps.proof(made);
   if (body) peer.claims.add(body);
 }
-
-/** Where this node's claims wait for the ledger. */
-export function createPeerClaims(options: PeerOptions, ledger: LedgerNode): Claims {
-  const { key, clock, replica, events } = options;
-  const prover = () => ledger.state().get('prover', key.nodeId);
-  return createClaims({
-    newest: () => prover()?.after ?? null,
-    waits: (id) => ledger.mempool.has(id),
-    send: (body) => {
-      const timestampMs = Math.max(Math.floor(clock.nowMs()), (prover()?.recentMs.at(-1) ?? 0) + 1);
-      const nonce = Math.max(timestampMs, (prover()?.nonce ?? 0) + 1);
-      const sent = ledger.send(proof, undated.has(body) ? { ...body, timestampMs, nonce } : body);
-      return sent.ok ? accept(sent.value.id) : sent;
-    },
-    onLost: ({ round }, code) => {
-      events({
-        type: 'warning',
-        code,
-        detail: `the proof of round ${round} is not taken: claims begin anew`,
-      });
-      replica.breakChain().catch(() => {});
-    },
-  });
-}
-
-/** Claims that get time and nonce when they are sent, which may be long after the work. */
-const undated = new WeakSet<ProofBody>();
 
 async function proofBody(
   { options, ledger }: Peer,
