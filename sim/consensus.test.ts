@@ -8,7 +8,7 @@ import { runSeed } from './runner.ts';
 
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
 
-const seeds = 120;
+const seeds = 60;
 
 test(`${seeds} storms: one decision at a height, nothing twice, progress and catch-up in the calm`, async () => {
   const sums = { rounds: 0, epochs: 0, jumps: 0, accusations: 0 };

@@ -9,7 +9,7 @@ import { runSeed } from './runner.ts';
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
 
 /** Each eighth has no faults and a plain loop as its oracle. */
-const seeds = 12;
+const seeds = 8;
 
 test(`${seeds} seeds: one history, nothing counted twice, nothing lost, progress and catch-up`, async () => {
   let rounds = 0;

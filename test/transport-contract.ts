@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { topicMessageBytesMax } from '../src/net/limits.ts';
 import type { ScorePolicy } from '../src/net/peer-score.ts';
 import type { Protocol } from '../src/net/protocol.ts';
 import type { NodeId, Transport } from '../src/net/transport.ts';
@@ -126,7 +127,7 @@ function testTopics(startCluster: StartCluster): void {
 
   it('refuses to publish what no subscriber would take', async () => {
     await assert.rejects(
-      cluster.run(cluster.transports[0]!.publish('long', new Uint8Array(64 * 1024 + 1))),
+      cluster.run(cluster.transports[0]!.publish('long', new Uint8Array(topicMessageBytesMax + 1))),
       RangeError,
     );
   });

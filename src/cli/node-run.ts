@@ -163,6 +163,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     replica: compute.replica,
     events: emit,
     checkpoints,
+    ...(lossLog.newestRound !== undefined && { loggedRound: lossLog.newestRound }),
     ...(options.checkpoint && { checkpoint: options.checkpoint }),
     ...(auditor && { auditor }),
     heldOutBatches: options.heldOutBatches,

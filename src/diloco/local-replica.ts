@@ -225,6 +225,7 @@ export async function createLocalReplica(
         // At a round's start all is known that its record begins with; and what came before has been proved.
         if (position.step === 0 && !contributed)
           recorder?.begin(position.round, position.optimizerSteps, position.stateHash, leaves);
+        else recorder?.suspend();
         return accept(position);
       }),
     generate: (request) =>

@@ -148,6 +148,12 @@ test('who cannot show where its moments come from begins a new chain without the
   await trainRound(again, 4);
   assert.equal(await again.record(0), undefined);
   await endRound(again, false);
+  // Steps that were logged are made again with the same moments first; it only claims nothing.
+  assert.equal((await again.snapshot()).position.optimizerSteps, 4);
+  assert.equal(await again.record(1), undefined);
+  await again.breakChain();
+  await trainRound(again, 1);
+  await endRound(again, false);
   const start = await again.snapshot();
   assert.equal(start.position.optimizerSteps, 0);
   for (const name of ['firstMoments', 'secondMoments', 'errorFeedback'] as const)

@@ -70,7 +70,7 @@ const roundsMin = 2;
 const freeMax = 4;
 
 export interface Recorder {
-  /** Whether the state the replica stands in follows from recorded ones: the chain of its proofs goes on. */
+  /** Whether the state the replica stands in may go on as it is: it follows from recorded ones, or nothing is claimed of it. */
   isChained(): boolean;
   /** At a round's start, with weights, moments and error feedback in place. `leaves`: of the agreed state. */
   begin(round: number, optimizerSteps: number, base: HashHex, leaves: readonly Uint8Array[]): void;
@@ -79,6 +79,8 @@ export interface Recorder {
   finish(step: number, optimizerSteps: number): void;
   /** Nobody can follow from here on, because the state comes from the middle of a round, or because a claim got lost. */
   interrupt(): void;
+  /** Restored in the middle of a round: the replica goes on as it did before, and nothing is recorded until `interrupt`. */
+  suspend(): void;
   record(round: number): RoundRecord | undefined;
   /** The encoded index of a local or agreed state of a round that is remembered. */
   index(hash: HashHex): Uint8Array | undefined;
@@ -100,6 +102,7 @@ export function createRecorder(
   let rounds: Round[] = [];
   let current: Round | undefined;
   let chained = false;
+  let suspended = false;
   /** Whether the last state of `current` is recorded. */
   let isOver = false;
   /** The newest states that a replay made again, beside the budget: those of one interval. */
@@ -172,8 +175,9 @@ export function createRecorder(
     tensor && bytesOf(tensor.slice(...tensorLeafRange(flat, index)));
 
   return {
-    isChained: () => chained,
+    isChained: () => chained || suspended,
     begin: (round, optimizerSteps, base, leaves) => {
+      if (suspended) return;
       const before = current?.entries.at(-1);
       const isSame = before !== undefined && before.place.optimizerSteps === optimizerSteps;
       const baseLeaves = leaves.slice();
@@ -206,6 +210,13 @@ export function createRecorder(
       rounds = rounds.filter((round) => round !== current || isOver);
       current = undefined;
       chained = false;
+      suspended = false;
+    },
+    suspend: () => {
+      rounds = rounds.filter((round) => round !== current || isOver);
+      current = undefined;
+      chained = false;
+      suspended = true;
     },
     record: (number) => {
       const round = rounds.findLast((one) => one.round === number);

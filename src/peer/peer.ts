@@ -67,6 +67,8 @@ export interface PeerOptions {
   readonly replica: StageReplica;
   readonly events: EventSink;
   readonly checkpoints?: CheckpointKeeper;
+  /** Up to this round steps were logged before this start: made again, they must give the same losses. */
+  readonly loggedRound?: number;
   /** Does others' training again when the ledger asks for it. */
   readonly auditor?: Auditor;
   /** Held-out batches evaluated after each round; 0: none. */

@@ -37,10 +37,18 @@ export function stateToLedger({ ledger, options, pipeline }: Peer, { round, posi
  * state is recorded nothing is claimed, and the node's next claims begin anew.
  */
 export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
-  const { replica } = peer.options;
-  const record = await replica.record(closed.round);
+  const { replica, key, loggedRound = -1 } = peer.options;
+  const { round } = closed;
+  const record = await replica.record(round);
   const endStep = record?.boundaries.at(-1)?.step ?? 0;
-  if (!record || endStep === 0) return;
+  if (!record) {
+    // Restored in the middle of a round, it claims nothing until the steps that were logged are made again.
+    if (round >= loggedRound) await replica.breakChain();
+    return;
+  }
+  const newest = peer.ledger.state().get('prover', key.nodeId);
+  const isClaimed = newest && (newest.round > round || (newest.round === round && newest.step >= endStep));
+  if (endStep === 0 || (newest?.after && isClaimed)) return;
   const made = await proofBody(peer, closed, record, endStep);
   if (!made) return replica.breakChain();
   undated.add(made);

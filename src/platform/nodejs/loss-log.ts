@@ -16,6 +16,8 @@ export interface LossEntry {
 }
 
 export interface LossLog {
+  /** Of the last entry that was there when it was opened; undefined for none. */
+  readonly newestRound: number | undefined;
   /** In the file soon, in the order of the calls. What cannot be written is lost, and `flush` says so. */
   append(entry: LossEntry): void;
   /** Resolves when everything appended so far is in the file; throws CodedError (`disk-full`, …) once for each failure. */
@@ -47,6 +49,7 @@ export async function openLossLog(path: string, options: LossLogOptions = {}): P
   const file = await openForAppending(path, options.bytesMax ?? defaultBytesMax).catch((error: unknown) => {
     throw fileError(error, 'open', path);
   });
+  const newestRound = await newestRoundOf(file);
   let pending = '';
   let failure: unknown;
   let writing: Promise<void> | undefined;
@@ -65,6 +68,7 @@ export async function openLossLog(path: string, options: LossLogOptions = {}): P
     if (error !== undefined) throw fileError(error, 'write', path);
   };
   return {
+    newestRound,
     append({ round, step, loss }) {
       pending += `${JSON.stringify({ round, step, loss })}\n`;
       writing ??= writePending()
@@ -85,6 +89,21 @@ export async function openLossLog(path: string, options: LossLogOptions = {}): P
       }
     },
   };
+}
+
+/** An entry is much shorter. */
+const lineBytesMax = 512;
+
+async function newestRoundOf(file: FileHandle): Promise<number | undefined> {
+  const { size } = await file.stat();
+  const tail = new Uint8Array(Math.min(size, lineBytesMax));
+  await file.read(tail, 0, tail.length, size - tail.length);
+  const line = new TextDecoder().decode(tail).trimEnd().split('\n').at(-1) ?? '';
+  try {
+    return entrySchema.parse(JSON.parse(line)).round;
+  } catch {
+    return undefined;
+  }
 }
 
 async function openForAppending(path: string, bytesMax: number): Promise<FileHandle> {
