@@ -18,8 +18,13 @@ import { sha256 } from '../src/std/hash.ts';
 import type { Outcome } from '../src/std/outcome.ts';
 
 /** The same key for the same name, in every run. */
+/** Every key made here, by node id: whoever comes to vote can propose. */
+const keysMade = new Map<string, KeyPair>();
+
 export function namedKey(name: string): KeyPair {
-  return keyPairFrom(sha256(utf8(`key of ${name}`)));
+  const key = keyPairFrom(sha256(utf8(`key of ${name}`)));
+  keysMade.set(key.nodeId, key);
+  return key;
 }
 
 export function ledgerConstants(policy: Partial<LedgerPolicy> = {}): LedgerConstants {
@@ -79,8 +84,7 @@ export function ledgerWorld(
   );
   let nonce = 0;
   const turn = (): KeyPair => {
-    const voters = new Set(chainOf(state).voters.map(([nodeId]) => nodeId));
-    const able = founders.filter(({ nodeId }) => voters.has(nodeId));
+    const able = chainOf(state).voters.flatMap(([nodeId]) => keysMade.get(nodeId) ?? []);
     return able[chainOf(state).number % able.length]!;
   };
   const world: LedgerWorld = {
