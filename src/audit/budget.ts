@@ -8,6 +8,8 @@ import type { Clock } from '../std/clock.ts';
 export const auditShareDefault = 0.1;
 /** What an idle auditor saves up at most: duties come in bursts at the ends of rounds. */
 const savedMsMax = 60_000;
+/** What is missing by less is missing only to the rounding of sums. */
+const roundingMs = 1e-6;
 /** Of the newest cost in the running mean. */
 const newestShare = 0.25;
 
@@ -41,7 +43,7 @@ export function createAuditBudget({ clock, share = auditShareDefault }: AuditBud
       // One that costs more than can be saved begins with all there is, and the debt is waited for afterwards.
       const needed = Math.min(savedMsMax, (perStep ?? 0) * steps);
       const missing = needed - saved;
-      return missing <= 0 ? 0 : share > 0 ? Math.ceil(missing / share) : Number.POSITIVE_INFINITY;
+      return missing <= roundingMs ? 0 : share > 0 ? Math.ceil(missing / share) : Number.POSITIVE_INFINITY;
     },
     spent: (costMs, steps) => {
       fill();
