@@ -60,6 +60,8 @@ export interface FraudWatch {
   /** This node's own microbatch was refused: whether as fraud, which is warned of once. */
   refused(code: string): boolean;
   isConvicted(node: NodeId): boolean;
+  /** Evidence in a block of the ledger: its voters have judged it. */
+  decided(evidence: Uint8Array): void;
   convicted(): number;
   /** Writes of evidence end by themselves. */
   close(): void;
@@ -130,6 +132,10 @@ export function watchFraud(options: FraudWatchOptions): FraudWatch {
       if (code !== 'convicted' && code !== 'wrong-batch') return false;
       warnOfSelf(watch);
       return true;
+    },
+    decided: (evidence) => {
+      const claim = decodeClaim(options.network.networkId, evidence);
+      if (claim.ok) convict(watch, claim.value, false);
     },
     isConvicted: (node) => book.has(node),
     convicted: () => book.size(),

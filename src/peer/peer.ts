@@ -262,6 +262,12 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     audit: (duty) => peer.steps.audit(duty),
   });
   ledger.onBlock(() => peer.claims.settle());
+  ledger.onBlock(({ block }) => {
+    for (const { kind, body } of block.transactions) {
+      const found = kind === fraud.kind ? fraud.parse(body) : undefined;
+      if (found?.ok) pipeline.fraudDecided(found.value.evidence);
+    }
+  });
   ledger.onBlock((taken) => options.events(blockEvent(ledger, key.nodeId, taken)));
   coordinator.begin(peer.position.round, peer.position.stateHash);
   return peer;

@@ -76,6 +76,8 @@ export interface Pipeline {
   readonly queue: WorkQueue;
   /** Whether a Driver was found to lie about its batches. */
   isConvicted(node: string): boolean;
+  /** The ledger has taken this evidence of a Driver's fraud. */
+  fraudDecided(evidence: Uint8Array): void;
   /** Takes part in this round from now on. */
   begin(round: number): void;
   /** No step of this round any more: what is under way ends without effect. */
@@ -218,6 +220,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     router,
     queue,
     isConvicted: (node) => fraud.isConvicted(node),
+    fraudDecided: (evidence) => fraud.decided(evidence),
     begin: (round) => {
       if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;
