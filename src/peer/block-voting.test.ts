@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { testKeys } from '../../test/consensus-group.ts';
 import { blockOn, endow, listTransaction, roundList, tinyNetwork } from '../../test/ledger-nodes.ts';
-import type { ProposalContext } from '../consensus/types.ts';
+import { readCertificate } from '../consensus/certificate.ts';
+import type { Certificate, ProposalContext } from '../consensus/types.ts';
 import type { KeyPair } from '../identity/keys.ts';
 import { ownBeacon } from '../ledger/beacon.ts';
 import { decodeBlock, encodeBlock } from '../ledger/block.ts';
@@ -12,6 +13,7 @@ import { accountOf } from '../ledger/money.ts';
 import { encodeTransaction, signTransaction, type Transaction } from '../ledger/transaction.ts';
 import { equivocation } from '../ledger/transactions/equivocation.ts';
 import { transfer } from '../ledger/transactions/transfer.ts';
+import { decodeCanonical } from '../std/codec.ts';
 import { sha256 } from '../std/hash.ts';
 import { createBlockVoting, listOf } from './block-voting.ts';
 import { openLedger } from './ledger.ts';
@@ -171,7 +173,11 @@ test('a decided block is applied and kept before the rounds hear of their list, 
   const { ledger, voting, told, pay } = await setUp();
   const decide = async (payload: Uint8Array, height: number) => {
     const block = { height, parentHeight: 0, parentHash: new Uint8Array(32), payload };
-    await voting.decided({ block, hash: sha256(payload) }, 0);
+    const hash = sha256(payload);
+    const votes = { signers: [0], signatures: [new Uint8Array(64).fill(height)] };
+    const certificate: Certificate = { kind: 'finalize', height, blockHash: hash, ...votes };
+    // The first was decided by a later block's certificate.
+    await voting.decided({ block, hash, ...(height > 3 && { certificate }) }, 0);
   };
   const parts = { proposer: alice, nowMs: startMs };
   await decide(blockOn(ledger, { ...parts, own: [listTransaction(list)] }).payload, 3);
@@ -181,6 +187,11 @@ test('a decided block is applied and kept before the rounds hear of their list, 
   assert.deepEqual(told.slice(2), ['block 2']);
   assert.equal(accountOf(ledger.state(), bob.nodeId).balance, 10n);
   assert.equal((await ledger.store.head())?.height, 4);
+  assert.equal((await ledger.store.block(1))?.certificate, null);
+  const kept = decodeCanonical((await ledger.store.block(2))!.certificate!, 4096);
+  const certificate = kept.ok && readCertificate(kept.value);
+  assert.ok(certificate && certificate.ok);
+  assert.equal(certificate.value.height, 4);
   assert.equal(await voting.nextEpoch(0), undefined);
 });
 

@@ -3,6 +3,7 @@
  * the application of consensus. The block carries the round's list of contributions, which the round coordinator judges;
  * the state machine judges the rest, and what it cannot know (clock, dataset, votes of consensus) is judged here.
  */
+import { certificateBody } from '../consensus/certificate.ts';
 import type { EpochApplication } from '../consensus/epoch-types.ts';
 import type { Application, DecidedBlock, ProposalContext } from '../consensus/types.ts';
 import type { KeyPair } from '../identity/keys.ts';
@@ -34,7 +35,7 @@ export interface BlockVotingOptions {
   readonly onRefused: (code: string, detail: string) => void;
 }
 
-/** `encodeCertificate`: votes of a decided block, for those who catch up. */
+/** What consensus asks of the ledger. */
 export function createBlockVoting(
   options: BlockVotingOptions,
 ): Pick<EpochApplication, 'propose' | 'validate' | 'decided' | 'nextEpoch'> {
@@ -112,8 +113,9 @@ function isTimely({ clock, ledger }: BlockVotingOptions, { timeMs }: LedgerBlock
 }
 
 async function takeDecided(options: BlockVotingOptions, decided: DecidedBlock, epoch: number): Promise<void> {
-  const { height } = decided.block;
-  const taken = await options.ledger.take(decided.block.payload, { epoch, height, certificate: null });
+  const { height, payload } = decided.block;
+  const certificate = decided.certificate ? encodeCanonical(certificateBody(decided.certificate)) : null;
+  const taken = await options.ledger.take(payload, { epoch, height, certificate });
   const list = listOf(taken.block);
   if (list) await options.rounds.decided({ ...decided, block: { ...decided.block, payload: list } });
   options.onBlock(taken);

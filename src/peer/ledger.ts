@@ -78,7 +78,7 @@ export interface LedgerOptions {
   readonly accepts?: (transaction: Transaction) => Outcome<unknown>;
 }
 
-/** Opens what the store holds, or begins with the genesis. Throws CodedError `ledger-damaged`, `ledger-foreign`. */
+/** Opens what the store holds, or begins with the genesis. Throws CodedError `ledger-damaged`. */
 export async function openLedger({ network, store, clock, accepts }: LedgerOptions): Promise<LedgerKeeper> {
   const constants = constantsOf(network);
   const genesis = genesisState(network.members, constants);

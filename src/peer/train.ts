@@ -1,8 +1,8 @@
 /**
  * The training journey of a node, top to bottom: shard → batch → stage forward → wire → next stage → loss → backward →
  * AdamW, H times → pseudo-gradient → compress → announce → fetch → screen → certify → aggregate → outer step → state
- * hash → proof → ledger → held-out loss. The Driver begins microbatches; a node of a later stage serves them. Each step is a named
- * function below; what they run on is wired in `peer.ts` and `pipeline.ts`.
+ * hash → proof → ledger → held-out loss. The Driver begins microbatches; a node of a later stage serves them. Each step
+ * is a named function below; what they run on is wired in `peer.ts` and `pipeline.ts`.
  */
 import type { Position, RoundResult } from '../diloco/replica.ts';
 import type { RoundList } from '../diloco/round-list.ts';
@@ -110,8 +110,9 @@ async function closeAgain(peer: Peer, signal: AbortSignal): Promise<boolean> {
   if (!peer.coordinator.isDecided()) return false;
   const list = await peer.coordinator.decision(signal);
   const closed = list && (await outerStep(peer, list, signal));
-  if (closed) await leaveRound(peer, list!.round, closed.position);
-  return closed !== undefined;
+  if (!list || !closed) return false;
+  await leaveRound(peer, list.round, closed.position);
+  return true;
 }
 
 /** The steps of a round that went on without this node are claimed, too: its next claims follow from them. */
