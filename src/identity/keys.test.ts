@@ -188,3 +188,67 @@ test('thousands of keys that are no points leave verifying as it was', () => {
   assert.equal(verifyDigest(digest, signature, key.publicKey), true);
   assert.deepEqual(signDigest(digest, key.secretKey), signature);
 });
+
+test('a key met again, with thousands between, gives the same verdicts as the first time', () => {
+  const digest = sha256(utf8('x'));
+  const key = generateKeyPair();
+  const signature = signDigest(digest, key.secretKey);
+  const verdicts = () => {
+    const even = key.publicKey.with(0, 2);
+    const odd = key.publicKey.with(0, 3);
+    return [key.publicKey, even, odd].map((each) => verifyDigest(digest, signature, each));
+  };
+  const isEven = key.publicKey[0] === 2;
+  const first = verdicts();
+  assert.deepEqual(first, [true, isEven, !isEven]);
+  assert.deepEqual(verdicts(), first);
+  for (let i = 0; i < 5000; i++) {
+    const x = sha256(utf8(`${i}`));
+    verifyDigest(digest, new Uint8Array(64), concatBytes(new Uint8Array([2]), x));
+  }
+  assert.deepEqual(verdicts(), first);
+});
+
+test('verdicts are those of another implementation, for what is right, changed, high-S, out of range or of another key', () => {
+  const someKeys = Array.from({ length: 4 }, (_, i) => keyPairFrom(bytesOf(BigInt(i + 1) ** 9n)));
+  const pick = fc.nat({ max: someKeys.length - 1 }).map((i) => someKeys[i]!);
+  const change = fc.constantFrom(
+    'none',
+    'bit',
+    'high',
+    'r-of-order',
+    'zero-r',
+    'zero-s',
+    'odd-key',
+    'digest',
+  );
+  fc.assert(
+    fc.property(
+      pick,
+      pick,
+      fc.boolean(),
+      change,
+      fc.nat({ max: 511 }),
+      fc.uint8Array({ minLength: 32, maxLength: 32 }),
+      (signer, stranger, isOwn, how, bit, digest) => {
+        let signature = signDigest(digest, signer.secretKey);
+        let { publicKey } = isOwn ? signer : stranger;
+        const s = BigInt(`0x${toHex(signature.subarray(32))}`);
+        if (how === 'bit') signature[bit >> 3]! ^= 1 << (bit & 7);
+        if (how === 'high') signature = concatBytes(signature.subarray(0, 32), bytesOf(order - s));
+        if (how === 'r-of-order') signature = concatBytes(bytesOf(order), signature.subarray(32));
+        if (how === 'zero-r') signature.fill(0, 0, 32);
+        if (how === 'zero-s') signature.fill(0, 32);
+        if (how === 'odd-key') publicKey = publicKey.with(0, publicKey[0]! ^ 1);
+        const asked = how === 'digest' ? sha256(digest) : digest;
+        let expected = false;
+        try {
+          expected = secp256k1.verify(signature, asked, publicKey, { prehash: false, lowS: true });
+        } catch {}
+        assert.equal(verifyDigest(asked, signature, publicKey), expected);
+        assert.equal(expected, how === 'none' && signer.nodeId === nodeIdOf(publicKey));
+      },
+    ),
+    { numRuns: 150 },
+  );
+});

@@ -3,7 +3,7 @@
  * a high-S or malformed signature never verifies. The arithmetic is libsecp256k1's, compiled to wasm: one implementation
  * wherever JavaScript runs. Source: SEC 1, RFC 6979 and BIP 62 (low-S).
  */
-import { isPointCompressed, isPrivate, pointFromScalar, sign, verify } from 'tiny-secp256k1';
+import { isPointCompressed, isPrivate, pointCompress, pointFromScalar, sign, verify } from 'tiny-secp256k1';
 import { toHex } from '../std/bytes.ts';
 import { sha256 } from '../std/hash.ts';
 
@@ -49,13 +49,34 @@ export function signDigest(digest: Uint8Array, secretKey: Uint8Array): Uint8Arra
   return sign(digest, secretKey);
 }
 
-/** Whether a signature is the key's over the digest. Bytes of other lengths, or that mean nothing, are no signature. */
-export function verifyDigest(digest: Uint8Array, signature: Uint8Array, publicKey: Uint8Array): boolean {
+/**
+ * Public keys met lately, uncompressed, by their hex: the same few sign nearly everything, and to take the square root
+ * that gives back a point's other half, twice, is a seventh of a verification.
+ */
+const points = new Map<string, Uint8Array>();
+const pointsMax = 4096;
+
+/** The uncompressed form of a compressed public key; undefined when it is none. */
+function pointOf(publicKey: Uint8Array): Uint8Array | undefined {
+  if (publicKey.length !== publicKeyBytes) return undefined;
+  const name = toHex(publicKey);
+  const known = points.get(name);
+  if (known) return known;
   // The wasm leaves its stack where it was when it throws over bytes that are no point, and has no stack left after
   // some thousand of them: such keys must not get to it.
-  if (!isPublicKey(publicKey)) return false;
+  if (!isPublicKey(publicKey)) return undefined;
+  const point = pointCompress(publicKey, false);
+  points.set(name, point);
+  if (points.size > pointsMax) points.delete(points.keys().next().value!);
+  return point;
+}
+
+/** Whether a signature is the key's over the digest. Bytes of other lengths, or that mean nothing, are no signature. */
+export function verifyDigest(digest: Uint8Array, signature: Uint8Array, publicKey: Uint8Array): boolean {
+  const point = pointOf(publicKey);
+  if (!point) return false;
   try {
-    return verify(digest, publicKey, signature, true);
+    return verify(digest, point, signature, true);
   } catch {
     return false;
   }

@@ -31,8 +31,9 @@ interface Inner {
 type Node = Leaf | Inner | undefined;
 
 const emptyHash = new Uint8Array(32);
-const leafPrefix = new Uint8Array([0]);
-const innerPrefix = new Uint8Array([1]);
+/** A prefix and two hashes, for one node after another: thousands are hashed for a full block. */
+const leafBytes = new Uint8Array(65);
+const innerBytes = new Uint8Array(65).fill(1, 0, 1);
 
 /** 256 bits that say where a row's leaf is. Table names hold no slash, so no two rows share a preimage. */
 function pathOf(table: TableName, key: string): Uint8Array {
@@ -48,13 +49,23 @@ function isLeaf(node: Leaf | Inner): node is Leaf {
 }
 
 function leafHash(path: Uint8Array, row: Uint8Array): Uint8Array {
-  return sha256(leafPrefix, path, row);
+  return pairHash(leafBytes, path, row);
+}
+
+function innerHash(left: Uint8Array, right: Uint8Array): Uint8Array {
+  return pairHash(innerBytes, left, right);
+}
+
+function pairHash(prefixed: Uint8Array, first: Uint8Array, second: Uint8Array): Uint8Array {
+  prefixed.set(first, 1);
+  prefixed.set(second, 33);
+  return sha256(prefixed);
 }
 
 function hashOf(node: Node): Uint8Array {
   if (!node) return emptyHash;
   if (isLeaf(node)) return (node.hash ??= leafHash(node.path, node.row));
-  return (node.hash ??= sha256(innerPrefix, hashOf(node.left), hashOf(node.right)));
+  return (node.hash ??= innerHash(hashOf(node.left), hashOf(node.right)));
 }
 
 /** The subtree after a leaf was put into it. Hashes on the way are dropped and made when the root is asked for. */
@@ -153,7 +164,7 @@ export function verifyRowProof(
   let hash = leaf ? leafHash(leaf.path, leaf.row) : emptyHash;
   for (let depth = siblings.length - 1; depth >= 0; depth--) {
     const sibling = siblings[depth]!;
-    hash = bitOf(path, depth) ? sha256(innerPrefix, sibling, hash) : sha256(innerPrefix, hash, sibling);
+    hash = bitOf(path, depth) ? innerHash(sibling, hash) : innerHash(hash, sibling);
   }
   return equalBytes(hash, root);
 }
