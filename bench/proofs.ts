@@ -84,6 +84,7 @@ function claim(): ProofBody {
     endBatch: 2 * innerSteps,
     lossMicronats: 5_000_000,
     contribution: hashOf('blob'),
+    work: null,
   };
 }
 

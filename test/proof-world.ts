@@ -83,6 +83,7 @@ export function proverIn(world: LedgerWorld, key: KeyPair, steps = world.constan
         endBatch: firstBatch + batches,
         lossMicronats: 5_000_000,
         contribution: null,
+        work: stageLayers.length === 1 ? null : hashOf('work', key.nodeId, place.round),
         ...place,
       };
     },

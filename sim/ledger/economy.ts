@@ -229,6 +229,7 @@ function prove(
     endBatch: number * innerSteps + steps,
     lossMicronats: 1,
     contribution: null,
+    work: null,
   };
   const done = proof.apply(rows, body, author, context, hashOf('id'));
   holds(done.ok, 'proof-accepted', () => (done.ok ? '' : `${done.code} ${done.detail}`));

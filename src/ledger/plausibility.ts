@@ -36,7 +36,13 @@ export function checkPlausible(
 function checkService(body: ProofBody, prover: ProverRow, constants: LedgerConstants): Outcome<void> {
   const claimsTraining =
     body.batches !== 0 || body.states.length !== 0 || body.contribution !== null || body.endStep !== 0;
-  if (claimsTraining || body.firstStep !== 0 || body.firstBatch !== 0 || body.endBatch !== 0)
+  if (
+    claimsTraining ||
+    body.work !== null ||
+    body.firstStep !== 0 ||
+    body.firstBatch !== 0 ||
+    body.endBatch !== 0
+  )
     return reject('batches-implausible', `${body.type} trains nothing`);
   const held = checkHeld(body, constants);
   return held.ok ? checkRate(body, prover, constants) : held;
@@ -52,24 +58,36 @@ function checkHeld(body: ProofBody, { stageLayers }: LedgerConstants): Outcome<v
   return fine;
 }
 
-/** Steps that a round has, and exactly the batches and tokens of those steps. */
+/**
+ * Steps that a round has, and exactly the batches and tokens of those steps. A stage of several claims a round at once, for
+ * only a list of all its steps shows that none is in it twice; it may have lost microbatches, and have served two Drivers.
+ */
 function checkWork(body: ProofBody, constants: LedgerConstants): Outcome<void> {
   const held = checkHeld(body, constants);
   if (!held.ok) return held;
-  const { innerSteps, microbatches, tokensPerBatch, policy } = constants;
-  const { round, firstStep, endStep, batches } = body;
-  if (firstStep >= endStep || endStep > innerSteps)
-    return reject('steps-implausible', `steps ${firstStep} to ${endStep} of ${innerSteps}`);
+  const { innerSteps, microbatches, tokensPerBatch, policy, stageLayers } = constants;
+  const { round, stage, firstStep, endStep, batches } = body;
+  const isWhole = stageLayers.length === 1;
+  const stepsMax = innerSteps * (stage === 0 ? 1 : driversServedMax);
+  if (firstStep >= endStep || endStep > stepsMax || (!isWhole && firstStep > 0))
+    return reject('steps-implausible', `steps ${firstStep} to ${endStep} of ${stepsMax}`);
+  if ((body.work === null) !== isWhole) return reject('work-implausible', 'stages list their steps');
   const firstBatch = (round * innerSteps + firstStep) * microbatches;
-  const count = (endStep - firstStep) * microbatches;
-  if (batches !== count || body.firstBatch !== firstBatch || body.endBatch !== firstBatch + count)
-    return reject('batches-implausible', `${count} batches from ${firstBatch} on`);
+  const steps = endStep - firstStep;
+  const isCount = isWhole
+    ? batches === steps * microbatches
+    : batches >= steps && batches <= steps * microbatches;
+  if (!isCount || body.firstBatch !== firstBatch || body.endBatch !== firstBatch + batches)
+    return reject('batches-implausible', `${batches} batches from ${firstBatch} on, in ${steps} steps`);
   if (body.tokens !== batches * tokensPerBatch)
     return reject('tokens-implausible', `${batches} batches have ${batches * tokensPerBatch}`);
   if (body.states.length !== intervalsOf(body, policy.intervalSteps))
     return reject('intervals-implausible', `every ${policy.intervalSteps} steps a state hash`);
   return fine;
 }
+
+/** A replica of a later stage makes the steps of its own Driver, and of one whose replica is gone. */
+export const driversServedMax = 2;
 
 /** No step twice: rounds and steps only go on. */
 function checkOrder(body: ProofBody, prover: ProverRow): Outcome<void> {

@@ -45,6 +45,8 @@ export interface ProofBody {
   readonly lossMicronats: number;
   /** Hash of the contribution's blob, when the steps end the node's work in this round. */
   readonly contribution: Uint8Array | null;
+  /** SHA-256 of the list of steps (docs/audit.md) that a stage of several made; null for a whole model. 32 bytes. */
+  readonly work: Uint8Array | null;
 }
 
 export interface ProofInterval {
@@ -85,6 +87,7 @@ const wireSchema = z.tuple([
   counterField,
   z.number().int().min(0).max(lossMicronatsMax),
   hashField.nullable(),
+  hashField.nullable(),
 ]);
 
 /** The array that is signed. */
@@ -109,6 +112,7 @@ export function proofFields(body: ProofBody): Canonical {
     body.endBatch,
     body.lossMicronats,
     body.contribution,
+    body.work,
   ];
 }
 
@@ -118,7 +122,7 @@ export function proofOf(fields: unknown): Outcome<ProofBody> {
   if (!parsed.ok) return parsed;
   const [type, timestampMs, tokens, batches, layers, hasEmbedding, hasHead, nonce, ...rest] = parsed.value;
   const [round, stage, firstStep, endStep, base, before, states, firstBatch, endBatch, ...last] = rest;
-  const [lossMicronats, contribution] = last;
+  const [lossMicronats, contribution, work] = last;
   return accept({
     type: proofTypes[type]!,
     timestampMs,
@@ -139,6 +143,7 @@ export function proofOf(fields: unknown): Outcome<ProofBody> {
     endBatch,
     lossMicronats,
     contribution,
+    work,
   });
 }
 

@@ -35,6 +35,7 @@ function bodyOf(round: number, type: ProofBody['type'] = 'training'): ProofBody 
     endBatch: 3 * round + 3,
     lossMicronats: 0,
     contribution: null,
+    work: null,
   };
 }
 

@@ -92,6 +92,7 @@ async function proofBody(
     endBatch: firstBatch + batches,
     lossMicronats: lossMicronats(work.losses),
     contribution: contribution === null ? null : fromHex(contribution),
+    work: null,
   };
 }
 

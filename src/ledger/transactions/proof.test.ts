@@ -6,9 +6,15 @@ import { type LedgerWorld, ledgerWorld, namedKey } from '../../../test/ledger-wo
 import { baseOf, closeRound, hashOf, nextMs, type Prover, proverIn } from '../../../test/proof-world.ts';
 import { decodeCanonical, encodeCanonical } from '../../std/codec.ts';
 import { applyOne } from '../apply.ts';
+
 import { chainOf } from '../money.ts';
+import { checkPlausible } from '../plausibility.ts';
 import { intervalAt, type ProofBody, proofFields, proofHash, proofOf } from '../proof.ts';
+import { createDraft } from '../state.ts';
 import { transactionBytesMax } from '../transaction.ts';
+import { proverOf } from '../vesting.ts';
+
+const emptyProver = proverOf(createDraft(ledgerWorld().state), namedKey('prover'));
 
 function world(options: Parameters<typeof ledgerWorld>[0] = {}) {
   const made = ledgerWorld(options);
@@ -104,6 +110,7 @@ test('what cannot be is rejected, each with its code', () => {
     [{ tokens: 10 * 1024 + 1 }, 'tokens-implausible'],
     [{ states: [hashOf('one')] }, 'intervals-implausible'],
     [{ states: [hashOf('a'), hashOf('b'), hashOf('c')] }, 'intervals-implausible'],
+    [{ work: hashOf('list') }, 'work-implausible'],
     [{ base: hashOf('invented') }, 'base-not-agreed'],
   ];
   for (const [changes, code] of wrong) assert.equal(codeOf(made, prover, prover.claim(changes)), code);
@@ -111,6 +118,67 @@ test('what cannot be is rejected, each with its code', () => {
   const unknown = prover.claim({ round: 3 });
   const shifted = { ...unknown, round: 9, firstBatch: 9 * 20, endBatch: 9 * 20 + 10 };
   assert.equal(codeOf(made, prover, shifted), 'round-unknown');
+});
+
+test('a stage of several claims whole rounds with a list of its steps, its own Driver’s or those of two', () => {
+  const made = ledgerWorld({ stages: 2 });
+  const { innerSteps, tokensPerBatch } = made.constants;
+  const prover = proverIn(made, namedKey('prover'));
+  const of = (stage: number, changes: Partial<ProofBody> = {}) =>
+    codeOf(made, prover, prover.claim({ stage, ...changes }));
+  const fewer = (body: ProofBody, batches: number) => ({
+    ...body,
+    batches,
+    endBatch: body.firstBatch + batches,
+    tokens: batches * tokensPerBatch,
+  });
+  assert.equal(of(0), 'accepted');
+  assert.equal(of(1), 'accepted');
+  assert.equal(of(1, { endStep: 2 * innerSteps }), 'accepted');
+  assert.equal(of(0, { endStep: innerSteps + 1 }), 'steps-implausible');
+  assert.equal(of(1, { endStep: 2 * innerSteps + 1 }), 'steps-implausible');
+  assert.equal(of(1, { firstStep: 5 }), 'steps-implausible');
+  assert.equal(of(1, { work: null }), 'work-implausible');
+  const claim = prover.claim({ stage: 1 });
+  // One microbatch a step in this world: no step is made of none.
+  assert.equal(codeOf(made, prover, fewer(claim, innerSteps - 1)), 'batches-implausible');
+  assert.equal(codeOf(made, prover, fewer(claim, innerSteps + 1)), 'batches-implausible');
+  assert.equal(codeOf(made, prover, { ...claim, endBatch: claim.endBatch + 1 }), 'batches-implausible');
+  made.advance([prover.transaction(claim)]);
+  assert.equal(of(1, { round: claim.round, firstStep: 0 }), 'work-claimed-before');
+});
+
+test('any count of steps and batches is accepted as far as a stage can have made it, and no further', () => {
+  const made = ledgerWorld({ stages: 2 });
+  const constants = {
+    ...made.constants,
+    microbatches: 4,
+    policy: { ...made.constants.policy, tokensPerSecondMax: 1e9 },
+  };
+  const row = { ...emptyProver };
+  fc.assert(
+    fc.property(
+      fc.nat(1),
+      fc.integer({ min: 1, max: 100 }),
+      fc.integer({ min: 0, max: 500 }),
+      (stage, endStep, batches) => {
+        const prover = proverIn(made, namedKey('prover'));
+        const body = prover.claim({ stage, endStep });
+        const firstBatch = body.round * constants.innerSteps * constants.microbatches;
+        const claimed = {
+          ...body,
+          batches,
+          firstBatch,
+          endBatch: firstBatch + batches,
+          tokens: batches * constants.tokensPerBatch,
+        };
+        const stepsMax = (stage + 1) * constants.innerSteps;
+        const isPossible = endStep <= stepsMax && batches >= endStep && batches <= 4 * endStep;
+        assert.equal(checkPlausible(made.state, claimed, prover.key.nodeId, row, constants).ok, isPossible);
+      },
+    ),
+    { numRuns: 200 },
+  );
 });
 
 test('faster than physics is rejected', () => {
@@ -196,6 +264,7 @@ test('every field is in the claim’s name, and comes back from its bytes', () =
     before: hashOf('x'),
     states: [],
     contribution: null,
+    work: hashOf('x'),
   };
   for (const field of Object.keys(body) as (keyof ProofBody)[]) {
     const value = body[field];
@@ -217,6 +286,7 @@ test('malformed bodies are refused by form, never by a throw', () => {
     [14, Array.from({ length: 257 }, () => hashOf('x'))],
     [17, 1_000_000_001],
     [18, 'blob'],
+    [19, new Uint8Array(33)],
   ];
   for (const [index, value] of wrong) {
     const parsed = proofOf(fields.with(index, value));
