@@ -23,6 +23,8 @@ export interface PeerDirectoryOptions {
   readonly penalize: (peer: NodeId, code: string) => void;
 }
 
+type PeerListener = (peer: NodeId, connected: boolean) => void;
+
 export interface PeerDirectory {
   /** A connection to a node that speaks our protocols; the side that dialled greets. */
   connected(peer: NodeId, weDialled: boolean): void;
@@ -32,13 +34,14 @@ export interface PeerDirectory {
   readonly answerHello: (peer: NodeId, hello: Uint8Array) => Promise<Outcome<Uint8Array>>;
   hasGreeted(peer: NodeId): boolean;
   peers(): readonly NodeId[];
-  onPeerChange(listener: (peer: NodeId, connected: boolean) => void): () => void;
+  onPeerChange(listener: PeerListener): () => void;
   /** Whether each peer is connected to exactly whom we are connected to: then everybody is, and nothing is forwarded. */
   isFullMesh(): boolean;
   close(): void;
 }
 
 interface Entry {
+  readonly peer: NodeId;
   greeted: boolean;
   subscriptionsKnown: boolean;
   announced: boolean;
@@ -57,130 +60,32 @@ const greetAgainMs = 1_000;
 /** Changes that come together are told together. */
 const tellAfterMs = 100;
 
+interface Directory {
+  readonly options: PeerDirectoryOptions;
+  readonly entries: Map<NodeId, Entry>;
+  readonly listeners: Set<PeerListener>;
+  /** Of our own neighbours: one more with each that greeted us or left. */
+  version: number;
+  isTelling: boolean;
+  closed: boolean;
+}
+
 export function createPeerDirectory(options: PeerDirectoryOptions): PeerDirectory {
-  const { clock, self } = options;
   const entries = new Map<NodeId, Entry>();
-  const listeners = new Set<(peer: NodeId, connected: boolean) => void>();
-  let version = 0;
-  let isTelling = false;
-  let closed = false;
-
-  function entryOf(peer: NodeId): Entry {
-    const existing = entries.get(peer);
-    if (existing) return existing;
-    const entry: Entry = {
-      greeted: false,
-      subscriptionsKnown: false,
-      announced: false,
-      neighbours: null,
-      toldVersion: -1,
-      greetings: 0,
-      introduced: new Set(),
-    };
-    entries.set(peer, entry);
-    return entry;
-  }
-
-  const greetedPeers = () => [...entries].filter(([, entry]) => entry.greeted).map(([peer]) => peer);
-
-  async function ownHello(): Promise<Uint8Array> {
-    const greeted = greetedPeers();
-    const described =
-      greeted.length > neighboursListedMax ? null : await Promise.all(greeted.map(options.describe));
-    const neighbours = described?.filter((neighbour) => neighbour !== null) ?? null;
-    return encodeHello({ networkId: options.networkId, neighbours });
-  }
-
-  /** Takes a peer's hello; the first one makes it greeted. */
-  function take(peer: NodeId, entry: Entry, bytes: Uint8Array): Outcome<Hello> {
-    const decoded = decodeHello(bytes, options.networkId);
-    if (!decoded.ok) {
-      if (decoded.code !== 'other-network') options.penalize(peer, decoded.code);
-      return decoded;
-    }
-    const { neighbours } = decoded.value;
-    const nodes = neighbours?.map((neighbour) => nodeIdOf(neighbour.publicKey)) ?? null;
-    entry.neighbours = nodes && new Set(nodes);
-    if (!entry.greeted) {
-      entry.greeted = true;
-      version += 1;
-      tellSoon();
-    }
-    announce(peer, entry);
-    neighbours?.forEach((neighbour, index) => {
-      const node = nodes![index]!;
-      if (node === self || entries.get(node)?.greeted) return;
-      if (entry.introduced.size >= introductionsMax && !entry.introduced.has(node)) return;
-      entry.introduced.add(node);
-      options.onIntroduction(node, neighbour);
-    });
-    return decoded;
-  }
-
-  function announce(peer: NodeId, entry: Entry): void {
-    if (entry.announced || !entry.greeted || !entry.subscriptionsKnown) return;
-    entry.announced = true;
-    for (const listener of [...listeners]) listener(peer, true);
-  }
-
-  async function greet(peer: NodeId, entry: Entry): Promise<void> {
-    const told = version;
-    entry.greetings += 1;
-    const answer = await options.exchangeHello(peer, await ownHello());
-    if (closed || entries.get(peer) !== entry) return;
-    const taken: Outcome<Hello> | Rejection = answer.ok ? take(peer, entry, answer.value) : answer;
-    if (taken.ok) {
-      entry.toldVersion = Math.max(entry.toldVersion, told);
-      entry.greetings = 0;
-    } else if (entry.greeted) return;
-    else if (taken.code !== 'other-network' && entry.greetings < greetingsMax) {
-      clock.setTimer(greetAgainMs, () => {
-        if (!closed && entries.get(peer) === entry && !entry.greeted) void greet(peer, entry);
-      });
-    } else options.hangUp(peer);
-  }
-
-  function tellSoon(): void {
-    if (isTelling || closed) return;
-    isTelling = true;
-    clock.setTimer(tellAfterMs, () => {
-      isTelling = false;
-      if (closed) return;
-      for (const [peer, entry] of entries) {
-        if (entry.greeted && entry.toldVersion < version) void greet(peer, entry);
-      }
-    });
-  }
-
+  const listeners = new Set<PeerListener>();
+  const d: Directory = { options, entries, listeners, version: 0, isTelling: false, closed: false };
   return {
     connected(peer, weDialled) {
-      const entry = entryOf(peer);
-      if (weDialled) void greet(peer, entry);
+      const entry = entryOf(d, peer);
+      if (weDialled) void greet(d, entry);
     },
-    disconnected(peer) {
-      const entry = entries.get(peer);
-      if (!entry) return;
-      entries.delete(peer);
-      if (entry.greeted) {
-        version += 1;
-        tellSoon();
-      }
-      if (entry.announced) for (const listener of [...listeners]) listener(peer, false);
-    },
+    disconnected: (peer) => forget(d, peer),
     subscriptionsKnown(peer) {
-      const entry = entryOf(peer);
+      const entry = entryOf(d, peer);
       entry.subscriptionsKnown = true;
-      announce(peer, entry);
+      announce(d, entry);
     },
-    async answerHello(peer, bytes) {
-      const entry = entryOf(peer);
-      const told = version;
-      const hello = await ownHello();
-      const taken = take(peer, entry, bytes);
-      if (!taken.ok) return taken;
-      entry.toldVersion = Math.max(entry.toldVersion, told);
-      return accept(hello);
-    },
+    answerHello: (peer, bytes) => answerHello(d, peer, bytes),
     hasGreeted: (peer) => entries.get(peer)?.greeted === true,
     peers: () =>
       [...entries]
@@ -191,19 +96,140 @@ export function createPeerDirectory(options: PeerDirectoryOptions): PeerDirector
       listeners.add(listener);
       return () => void listeners.delete(listener);
     },
-    isFullMesh() {
-      const mine = greetedPeers();
-      if (mine.length > neighboursListedMax) return false;
-      return mine.every((peer) => {
-        const theirs = entries.get(peer)?.neighbours;
-        if (!theirs || theirs.size !== mine.length || !theirs.has(self)) return false;
-        return mine.every((other) => other === peer || theirs.has(other));
-      });
-    },
+    isFullMesh: () => isFullMesh(d),
     close() {
-      closed = true;
+      d.closed = true;
       entries.clear();
       listeners.clear();
     },
   };
+}
+
+function entryOf({ entries }: Directory, peer: NodeId): Entry {
+  const existing = entries.get(peer);
+  if (existing) return existing;
+  const entry: Entry = {
+    peer,
+    greeted: false,
+    subscriptionsKnown: false,
+    announced: false,
+    neighbours: null,
+    toldVersion: -1,
+    greetings: 0,
+    introduced: new Set(),
+  };
+  entries.set(peer, entry);
+  return entry;
+}
+
+/** Greets the peer with whom we know; again and again until it has answered, else it is no peer of ours. */
+async function greet(d: Directory, entry: Entry): Promise<void> {
+  const { clock, exchangeHello, hangUp } = d.options;
+  const { peer } = entry;
+  const isGone = () => d.closed || d.entries.get(peer) !== entry;
+  const told = d.version;
+  entry.greetings += 1;
+  const answer = await exchangeHello(peer, await ownHello(d));
+  if (isGone()) return;
+  const taken: Outcome<Hello> | Rejection = answer.ok ? take(d, entry, answer.value) : answer;
+  if (taken.ok) {
+    entry.toldVersion = Math.max(entry.toldVersion, told);
+    entry.greetings = 0;
+  } else if (entry.greeted) return;
+  else if (taken.code !== 'other-network' && entry.greetings < greetingsMax) {
+    clock.setTimer(greetAgainMs, () => {
+      if (!isGone() && !entry.greeted) void greet(d, entry);
+    });
+  } else hangUp(peer);
+}
+
+async function answerHello(d: Directory, peer: NodeId, bytes: Uint8Array): Promise<Outcome<Uint8Array>> {
+  const entry = entryOf(d, peer);
+  const told = d.version;
+  const hello = await ownHello(d);
+  const taken = take(d, entry, bytes);
+  if (!taken.ok) return taken;
+  entry.toldVersion = Math.max(entry.toldVersion, told);
+  return accept(hello);
+}
+
+async function ownHello(d: Directory): Promise<Uint8Array> {
+  const { networkId, describe } = d.options;
+  const greeted = greetedPeers(d);
+  const described = greeted.length > neighboursListedMax ? null : await Promise.all(greeted.map(describe));
+  const neighbours = described?.filter((neighbour) => neighbour !== null) ?? null;
+  return encodeHello({ networkId, neighbours });
+}
+
+function greetedPeers({ entries }: Directory): NodeId[] {
+  return [...entries].filter(([, entry]) => entry.greeted).map(([peer]) => peer);
+}
+
+/** Takes a peer's hello; the first one makes it greeted. */
+function take(d: Directory, entry: Entry, bytes: Uint8Array): Outcome<Hello> {
+  const { networkId, penalize } = d.options;
+  const decoded = decodeHello(bytes, networkId);
+  if (!decoded.ok) {
+    if (decoded.code !== 'other-network') penalize(entry.peer, decoded.code);
+    return decoded;
+  }
+  const introduced = decoded.value.neighbours?.map(
+    (neighbour) => [nodeIdOf(neighbour.publicKey), neighbour] as const,
+  );
+  entry.neighbours = introduced ? new Set(introduced.map(([node]) => node)) : null;
+  if (!entry.greeted) {
+    entry.greeted = true;
+    d.version += 1;
+    tellSoon(d);
+  }
+  announce(d, entry);
+  for (const [node, neighbour] of introduced ?? []) introduce(d, entry, node, neighbour);
+  return decoded;
+}
+
+function introduce(d: Directory, by: Entry, node: NodeId, neighbour: Neighbour): void {
+  if (node === d.options.self || d.entries.get(node)?.greeted) return;
+  if (by.introduced.size >= introductionsMax && !by.introduced.has(node)) return;
+  by.introduced.add(node);
+  d.options.onIntroduction(node, neighbour);
+}
+
+function announce(d: Directory, entry: Entry): void {
+  if (entry.announced || !entry.greeted || !entry.subscriptionsKnown) return;
+  entry.announced = true;
+  for (const listener of [...d.listeners]) listener(entry.peer, true);
+}
+
+function forget(d: Directory, peer: NodeId): void {
+  const entry = d.entries.get(peer);
+  if (!entry) return;
+  d.entries.delete(peer);
+  if (entry.greeted) {
+    d.version += 1;
+    tellSoon(d);
+  }
+  if (entry.announced) for (const listener of [...d.listeners]) listener(peer, false);
+}
+
+/** Tells all peers of our neighbours, those that know them already excepted. */
+function tellSoon(d: Directory): void {
+  if (d.isTelling || d.closed) return;
+  d.isTelling = true;
+  d.options.clock.setTimer(tellAfterMs, () => {
+    d.isTelling = false;
+    if (d.closed) return;
+    for (const entry of d.entries.values()) {
+      if (entry.greeted && entry.toldVersion < d.version) void greet(d, entry);
+    }
+  });
+}
+
+function isFullMesh(d: Directory): boolean {
+  const mine = greetedPeers(d);
+  if (mine.length > neighboursListedMax) return false;
+  return mine.every((peer) => {
+    const theirs = d.entries.get(peer)?.neighbours;
+    if (!theirs || theirs.size !== mine.length || !theirs.has(d.options.self)) return false;
+    return mine.every((other) => other === peer || theirs.has(other));
+  });
 }
