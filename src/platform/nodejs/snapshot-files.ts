@@ -8,7 +8,7 @@ import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Position, type SnapshotTensor, snapshotTensors } from '../../diloco/replica.ts';
 import { parseSafetensorsHeader, safetensorsHead, safetensorsHeaderLength } from '../../model/safetensors.ts';
-import type { DamagedFile, SnapshotFiles, StoredSnapshot } from '../../peer/checkpoint.ts';
+import type { DamagedFile, LoadedSnapshots, SnapshotFiles, StoredSnapshot } from '../../peer/checkpoint.ts';
 import { bytesOf } from '../../std/bytes.ts';
 import { createFolder, fileError, readFileBounded, removeTemporaries, writeFileAtomic } from './files.ts';
 import {
@@ -38,117 +38,146 @@ export interface SnapshotFilesOptions {
   readonly openFile?: typeof open;
 }
 
+interface Folder {
+  readonly path: string;
+  readonly options: SnapshotFilesOptions;
+  /** Of the newest snapshot. */
+  sequence: number;
+  /** Newest first. */
+  kept: SnapshotIndex[];
+  /** Files that this process wrote, or whose hash it has checked. */
+  readonly sound: Set<string>;
+}
+
 /** Opens the folder, creating it, and clears what a crash left half-written. One process at a time. */
 export async function openSnapshotFiles(
-  folder: string,
+  path: string,
   options: SnapshotFilesOptions = {},
 ): Promise<SnapshotFiles> {
-  await createFolder(folder, 0o700);
-  await removeTemporaries(folder);
-  let sequence = Math.max(0, ...(await list(folder, anyName)).map((name) => Number(anyName.exec(name)![1])));
-  /** Newest first. */
-  let kept: SnapshotIndex[] = [];
-  /** Files that this process wrote, or whose hash it has checked. */
-  const sound = new Set<string>();
+  await createFolder(path, 0o700);
+  await removeTemporaries(path);
+  const sequences = (await list(path, anyName)).map((name) => Number(anyName.exec(name)![1]));
+  const folder: Folder = {
+    path,
+    options,
+    sequence: Math.max(0, ...sequences),
+    kept: [],
+    sound: new Set(),
+  };
+  return { write: (snapshot) => writeSnapshot(folder, snapshot), load: () => loadNewest(folder) };
+}
 
-  const writePart = async (part: Part, name: string, snapshot: StoredSnapshot): Promise<FileEntry> => {
-    const sources = partTensors[part].map((tensor) => {
-      const data = snapshot.replica.tensors[tensor];
-      return { name: tensor, shape: [data.length], data };
-    });
-    const { round, step, stateHash } = snapshot.replica.position;
-    const head = safetensorsHead(sources, {
-      round: String(round),
-      step: String(step),
-      'state-hash': stateHash,
-    });
-    const hash = createHash('sha256');
-    let bytes = 0;
-    function* pieces() {
-      for (const whole of [head, ...sources.map(({ data }) => bytesOf(data))]) {
-        for (let start = 0; start < whole.length; start += sliceBytes) {
-          const piece = whole.subarray(start, start + sliceBytes);
-          hash.update(piece);
-          bytes += piece.length;
-          yield piece;
-        }
+async function writeSnapshot(folder: Folder, snapshot: StoredSnapshot): Promise<number> {
+  folder.sequence += 1;
+  const number = String(folder.sequence).padStart(12, '0');
+  const names = {
+    index: `snapshot-${number}.json`,
+    local: `local-${number}.safetensors`,
+    round: `round-${number}.safetensors`,
+  };
+  try {
+    const reused = reusableRound(folder, snapshot);
+    const round = reused ?? (await writePart(folder, 'round', names.round, snapshot));
+    const local = await writePart(folder, 'local', names.local, snapshot);
+    const bytes = local.bytes + (reused ? 0 : round.bytes);
+    const { position, contributed } = snapshot.replica;
+    const { writes } = snapshot;
+    const index = { name: names.index, position, contributed, writes, bytes, local, round };
+    await write(folder, names.index, encodeIndex(index));
+    folder.kept = [index, ...folder.kept].slice(0, 2);
+  } catch (error) {
+    await removeAll(folder.path, [names.index, names.local, names.round]);
+    throw error;
+  }
+  await removeOthers(folder).catch(() => undefined);
+  return folder.kept[0]!.bytes;
+}
+
+/** The round part of the snapshot that is about to be dropped, when it is of the same round. */
+function reusableRound({ kept, sound }: Folder, snapshot: StoredSnapshot): FileEntry | undefined {
+  const { position } = snapshot.replica;
+  const oldest = kept[1];
+  const same = oldest?.position.round === position.round && oldest.position.stateHash === position.stateHash;
+  return oldest && same && sound.has(oldest.round.name) ? oldest.round : undefined;
+}
+
+async function writePart(
+  folder: Folder,
+  part: Part,
+  name: string,
+  { replica }: StoredSnapshot,
+): Promise<FileEntry> {
+  const sources = partTensors[part].map((tensor) => {
+    const data = replica.tensors[tensor];
+    return { name: tensor, shape: [data.length], data };
+  });
+  const { round, step, stateHash } = replica.position;
+  const about = { round: String(round), step: String(step), 'state-hash': stateHash };
+  const hash = createHash('sha256');
+  let bytes = 0;
+  function* pieces() {
+    for (const whole of [safetensorsHead(sources, about), ...sources.map(({ data }) => bytesOf(data))]) {
+      for (let start = 0; start < whole.length; start += sliceBytes) {
+        const piece = whole.subarray(start, start + sliceBytes);
+        hash.update(piece);
+        bytes += piece.length;
+        yield piece;
       }
     }
-    await writeFileAtomic(join(folder, name), pieces(), { mode: 0o600, ...options });
-    sound.add(name);
-    return { name, bytes, sha256: hash.digest('hex') };
-  };
+  }
+  await write(folder, name, pieces());
+  folder.sound.add(name);
+  return { name, bytes, sha256: hash.digest('hex') };
+}
 
-  /** The round part of the snapshot that is about to be dropped, when it is of the same round. */
-  const reusableRound = ({ replica: { position } }: StoredSnapshot) => {
-    const oldest = kept[1];
-    const same =
-      oldest?.position.round === position.round && oldest.position.stateHash === position.stateHash;
-    return oldest && same && sound.has(oldest.round.name) ? oldest.round : undefined;
-  };
+function write(
+  { path, options }: Folder,
+  name: string,
+  content: Parameters<typeof writeFileAtomic>[1],
+): Promise<void> {
+  return writeFileAtomic(join(path, name), content, { mode: 0o600, ...options });
+}
 
-  /** Also of snapshots that were found damaged. What cannot be deleted now is tried again after the next snapshot. */
-  const removeOthers = async () => {
-    const wanted = new Set(kept.flatMap(({ name, local, round }) => [name, local.name, round.name]));
-    const others = (await list(folder, anyName)).filter((name) => !wanted.has(name));
-    // An index goes before the files that it names.
-    others.sort((a, b) => Number(indexName.test(b)) - Number(indexName.test(a)));
-    await removeAll(folder, others);
-    for (const name of others) sound.delete(name);
-  };
+/** Also of snapshots that were found damaged. What cannot be deleted now is tried again after the next snapshot. */
+async function removeOthers({ path, kept, sound }: Folder): Promise<void> {
+  const wanted = new Set(kept.flatMap(({ name, local, round }) => [name, local.name, round.name]));
+  const others = (await list(path, anyName)).filter((name) => !wanted.has(name));
+  // An index goes before the files that it names.
+  others.sort((a, b) => Number(indexName.test(b)) - Number(indexName.test(a)));
+  await removeAll(path, others);
+  for (const name of others) sound.delete(name);
+}
 
-  return {
-    async write(snapshot) {
-      sequence += 1;
-      const number = String(sequence).padStart(12, '0');
-      const names = {
-        index: `snapshot-${number}.json`,
-        local: `local-${number}.safetensors`,
-        round: `round-${number}.safetensors`,
-      };
-      try {
-        const reused = reusableRound(snapshot);
-        const round = reused ?? (await writePart('round', names.round, snapshot));
-        const local = await writePart('local', names.local, snapshot);
-        const bytes = local.bytes + (reused ? 0 : round.bytes);
-        const { position, contributed } = snapshot.replica;
-        const { writes } = snapshot;
-        const index = { name: names.index, position, contributed, writes, bytes, local, round };
-        await writeFileAtomic(join(folder, names.index), encodeIndex(index), { mode: 0o600, ...options });
-        kept = [index, ...kept].slice(0, 2);
-      } catch (error) {
-        await removeAll(folder, [names.index, names.local, names.round]);
-        throw error;
-      }
-      await removeOthers().catch(() => undefined);
-      return kept[0]!.bytes;
-    },
+async function loadNewest(folder: Folder): Promise<LoadedSnapshots> {
+  const damaged: DamagedFile[] = [];
+  const names = await indexNames(folder.path);
+  folder.kept = [];
+  for (const [position, name] of names.entries()) {
+    const loaded = await loadSnapshot(folder, name, damaged);
+    if (!loaded) continue;
+    const { index, snapshot } = loaded;
+    const previous = names[position + 1];
+    const older = previous && (await readIndex(folder.path, previous).catch(() => undefined));
+    folder.kept = older ? [index, older] : [index];
+    return { snapshot, bytes: index.bytes, damaged };
+  }
+  return { snapshot: undefined, bytes: 0, damaged };
+}
 
-    async load() {
-      const damaged: DamagedFile[] = [];
-      const names = (await list(folder, indexName)).sort().reverse();
-      kept = [];
-      for (const [position, name] of names.entries()) {
-        const report = (file: string) => (error: unknown) => {
-          damaged.push({ file, reason: error instanceof Error ? error.message : String(error) });
-        };
-        const index = await readIndex(folder, name).catch(report(name));
-        if (!index) continue;
-        const local = await readPart(folder, index.local, 'local').catch(report(index.local.name));
-        const round = await readPart(folder, index.round, 'round').catch(report(index.round.name));
-        if (!local || !round) continue;
-        for (const file of [index.local.name, index.round.name]) sound.add(file);
-        const previous = names[position + 1];
-        const older = previous && (await readIndex(folder, previous).catch(() => undefined));
-        kept = older ? [index, older] : [index];
-        const tensors = { ...local, ...round } as Record<SnapshotTensor, Float32Array>;
-        const replica = { position: index.position, contributed: index.contributed, tensors };
-        const snapshot = { replica, writes: index.writes };
-        return { snapshot, bytes: index.bytes, damaged };
-      }
-      return { snapshot: undefined, bytes: 0, damaged };
-    },
+/** Undefined when one of its files is not whole; which, and why, goes to `damaged`. */
+async function loadSnapshot({ path, sound }: Folder, name: string, damaged: DamagedFile[]) {
+  const report = (file: string) => (error: unknown) => {
+    damaged.push({ file, reason: error instanceof Error ? error.message : String(error) });
   };
+  const index = await readIndex(path, name).catch(report(name));
+  if (!index) return undefined;
+  const { position, contributed, writes } = index;
+  const local = await readPart(path, index.local, 'local').catch(report(index.local.name));
+  const round = await readPart(path, index.round, 'round').catch(report(index.round.name));
+  if (!local || !round) return undefined;
+  for (const file of [index.local.name, index.round.name]) sound.add(file);
+  const tensors = { ...local, ...round } as Record<SnapshotTensor, Float32Array>;
+  return { index, snapshot: { replica: { position, contributed, tensors }, writes } };
 }
 
 export interface StoredState {
@@ -163,7 +192,7 @@ export interface StoredState {
  * whose folder it is may go on meanwhile: what it replaces under our hands is passed over.
  */
 export async function readNewestState(folder: string): Promise<StoredState | undefined> {
-  for (const name of (await list(folder, indexName)).sort().reverse()) {
+  for (const name of await indexNames(folder)) {
     const index = await readIndex(folder, name).catch(() => undefined);
     const tensors = index && (await readPart(folder, index.round, 'round').catch(() => undefined));
     const { base, velocity } = tensors ?? {};
@@ -177,6 +206,11 @@ async function list(folder: string, pattern: RegExp): Promise<string[]> {
     throw fileError(error, 'list', folder);
   });
   return names.filter((name) => pattern.test(name));
+}
+
+/** The newest snapshot's first. */
+async function indexNames(folder: string): Promise<string[]> {
+  return (await list(folder, indexName)).sort().reverse();
 }
 
 async function removeAll(folder: string, names: readonly string[]): Promise<void> {
