@@ -14,4 +14,5 @@ export const sampleLedgerStatus: LedgerStatus = {
   balance: '1500000',
   stake: '30000000',
   pending: '250000',
+  answered: 2,
 };

@@ -100,6 +100,12 @@ function ledgerMetrics({ ledger, members }: NodeStatus): string[] {
       'What this node has: to spend, staked, and earned but not paid out.',
       (['balance', 'stake', 'pending'] as const).map((part): Sample => [{ part }, Number(ledger[part])]),
     ),
+    metric(
+      'challenges_answered',
+      'counter',
+      'Questions about held weights that this node answered on the ledger.',
+      single(ledger.answered),
+    ),
   ];
 }
 

@@ -228,7 +228,7 @@ test('states are compared within a stage, and contributions of all stages count'
 });
 
 function block(number: number, stateRoot: string, slashed: string[] = []): NodeEvent {
-  const amounts = { supply: '4000000', balance: '1500000', stake: '0', pending: '250000' };
+  const amounts = { supply: '4000000', balance: '1500000', stake: '0', pending: '250000', answered: 1 };
   return {
     type: 'block',
     number,

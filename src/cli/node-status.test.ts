@@ -62,7 +62,10 @@ test('the status of a running node is shown, and as one document with --json', a
     text.stdout,
     /^ledger {8}block 12, epoch 1, state root 5f5f5f5f5f5f5f5f; 2 waiting; this node votes$/m,
   );
-  assert.match(text.stdout, /^balance {7}1\.5 NEURO, 30 staked, 0\.25 pending; supply 7$/m);
+  assert.match(
+    text.stdout,
+    /^balance {7}1\.5 NEURO, 30 staked, 0\.25 pending, 2 challenges answered; supply 7$/m,
+  );
   const json = await execute('--port', String(server.port), '--json');
   assert.deepEqual(
     JSON.parse(json.stdout),

@@ -88,11 +88,11 @@ function describeLedger({ number, stateRoot, epoch, votes, waiting }: LedgerStat
   return `block ${number}, epoch ${epoch}, state root ${stateRoot.slice(0, 16)}; ${waiting} waiting; ${role}`;
 }
 
-function describeBalance({ balance, stake, pending, supply }: LedgerStatus): string {
+function describeBalance({ balance, stake, pending, supply, answered }: LedgerStatus): string {
   const [has, staked, earned, all] = [balance, stake, pending, supply].map((amount) =>
     formatNeuro(BigInt(amount)),
   );
-  return `${has} NEURO, ${staked} staked, ${earned} pending; supply ${all}`;
+  return `${has} NEURO, ${staked} staked, ${earned} pending, ${answered} challenges answered; supply ${all}`;
 }
 
 function describeStage({ stage, pipeline }: NodeStatus): string {

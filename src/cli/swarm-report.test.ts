@@ -89,6 +89,7 @@ function blockEvent(number: number, changes: Partial<NodeEvent & { type: 'block'
     balance: '7',
     stake: '0',
     pending: '3',
+    answered: 1,
     slashed: [],
     ...changes,
   };
@@ -107,8 +108,8 @@ test('the ledger as all honest nodes know it: roots, supply, balances and who wa
   assert.equal(report.stateRootsAgree, true);
   assert.equal(report.supply, '200');
   assert.deepEqual(report.balances, {
-    'node-1': { balance: '7', stake: '0', pending: '3' },
-    'node-2': { balance: '9', stake: '0', pending: '3' },
+    'node-1': { balance: '7', stake: '0', pending: '3', answered: 1 },
+    'node-2': { balance: '9', stake: '0', pending: '3', answered: 1 },
   });
   swarm.record('node-2', blockEvent(3, { slashed: [guilty] }), 7);
   swarm.record('node-1', blockEvent(3, { slashed: [guilty] }), 7);

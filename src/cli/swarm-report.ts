@@ -63,6 +63,8 @@ export interface NodeBalance {
   readonly balance: string;
   readonly stake: string;
   readonly pending: string;
+  /** Challenges about held weights answered so far. */
+  readonly answered: number;
 }
 
 export interface SwarmShape {
@@ -246,7 +248,10 @@ function ledgerReport(
     supply: at[0]?.[1].supply ?? '0',
     slashed: (at[0]?.[1].slashed ?? []).map((one) => ({ ...one, node: nameOf(one.node) })),
     balances: Object.fromEntries(
-      at.map(([name, { balance, stake, pending }]) => [name, { balance, stake, pending }]),
+      at.map(([name, { balance, stake, pending, answered }]) => [
+        name,
+        { balance, stake, pending, answered },
+      ]),
     ),
   };
 }

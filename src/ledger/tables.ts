@@ -56,6 +56,8 @@ export interface ProverRow {
   readonly openDuties: number;
   /** Block whose beacon drew the newest challenge that it answered; 0 before the first. */
   readonly challenged: number;
+  /** Challenges that it answered so far. */
+  readonly answered: number;
   /** Guilt was found: it earns nothing any more. */
   readonly convicted: boolean;
 }

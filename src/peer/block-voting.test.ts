@@ -35,6 +35,12 @@ async function setUp(leader: KeyPair = alice) {
   const refused: string[] = [];
   const told: string[] = [];
   const rounds = { list: undefined as Uint8Array | undefined, vote: true, judged: [] as Uint8Array[] };
+  const lost: string[] = [];
+  const judge: Parameters<typeof createBlockVoting>[0]['judge'] = {
+    votesFor: async ({ kind }) => kind !== equivocation.kind,
+    proposes: async ({ nonce }) => (nonce < 900 ? 'yes' : nonce < 990 ? 'wait' : 'never'),
+    lost: (transactions) => void lost.push(transactions.map(({ nonce }) => nonce).join()),
+  };
   const voting = createBlockVoting({
     networkId,
     key: alice,
@@ -49,7 +55,7 @@ async function setUp(leader: KeyPair = alice) {
       decided: ({ block }) => void told.push(`list of ${block.payload.length}`),
     },
     leader: () => leader.nodeId,
-    evidenceHolds: async ({ kind }) => kind !== equivocation.kind,
+    judge,
     onBlock: ({ block }) => void told.push(`block ${block.number}`),
     onRefused: (code) => void refused.push(code),
   });
@@ -60,7 +66,18 @@ async function setUp(leader: KeyPair = alice) {
     assert.ok(added.ok, added.ok ? '' : added.code);
   };
   const validate = (payload: Uint8Array) => voting.validate(payload, context);
-  return { ledger, voting, refused, told, rounds, pay, wait, validate, setNow: (ms: number) => (nowMs = ms) };
+  return {
+    ledger,
+    voting,
+    refused,
+    told,
+    lost,
+    rounds,
+    pay,
+    wait,
+    validate,
+    setNow: (ms: number) => (nowMs = ms),
+  };
 }
 
 function decodedBlock(payload: Uint8Array | undefined) {
@@ -113,6 +130,23 @@ test('what has become invalid leaves the mempool, and no block is made of nothin
   prune();
 });
 
+test('what this node would not vote for itself is not in its block; what never will be is dropped', async () => {
+  const { ledger, voting, wait, pay, lost } = await setUp();
+  for (const nonce of [1, 900, 990]) wait(pay(1n, nonce));
+  const nonces = async () =>
+    decodedBlock(await voting.propose(context)).transactions.map(({ nonce }) => nonce);
+  assert.deepEqual(await nonces(), [1]);
+  assert.equal(ledger.mempool.size().transactions, 2);
+  // Asked again before its block was decided: that one is lost, and the judge hears of it.
+  assert.deepEqual(lost, []);
+  const again = await voting.propose(context);
+  assert.deepEqual(lost, ['1']);
+  const block = { height: 3, parentHeight: 0, parentHash: new Uint8Array(32), payload: again! };
+  await voting.decided({ block, hash: sha256(again!) }, 0);
+  assert.equal(await voting.propose(context), undefined);
+  assert.deepEqual(lost, ['1'], 'a decided one is not lost');
+});
+
 test('a node that is no voter proposes nothing', async () => {
   const { ledger, rounds } = await setUp();
   rounds.list = list;
@@ -124,7 +158,7 @@ test('a node that is no voter proposes nothing', async () => {
     ledger,
     rounds: { propose: async () => list, validate: async () => true, decided: () => {} },
     leader: () => stranger.nodeId,
-    evidenceHolds: async () => true,
+    judge: { votesFor: async () => true, proposes: async () => 'yes', lost: () => {} },
     onBlock: () => {},
     onRefused: () => {},
   });

@@ -13,8 +13,10 @@ import { decodeBlock, type LedgerBlock } from '../ledger/block.ts';
 import { chainOf } from '../ledger/money.ts';
 import { assembleBlock } from '../ledger/propose.ts';
 import type { Transaction } from '../ledger/transaction.ts';
+import { equalBytes } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
+import type { Judge } from './judging.ts';
 import type { LedgerKeeper, TakenBlock } from './ledger.ts';
 
 /** The round coordinator's part, in the encoding of a round list. */
@@ -28,11 +30,18 @@ export interface BlockVotingOptions {
   readonly rounds: RoundApplication;
   /** Node id of the member that leads a height of the running epoch. */
   readonly leader: (height: number) => string;
-  /** Whether evidence in a transaction holds; kinds without any: true. */
-  readonly evidenceHolds: (transaction: Transaction) => Promise<boolean>;
+  /** Of what the ledger's rules cannot tell. */
+  readonly judge: Pick<Judge, 'votesFor' | 'proposes' | 'lost'>;
   readonly onBlock: (taken: TakenBlock) => void;
   /** A proposal that this node does not vote for. */
   readonly onRefused: (code: string, detail: string) => void;
+}
+
+interface BlockVoting {
+  readonly options: BlockVotingOptions;
+  readonly beacon: OwnBeacon;
+  /** This node's last block, until it is decided. */
+  proposed: { readonly payload: Uint8Array; readonly block: LedgerBlock } | undefined;
 }
 
 /** What consensus asks of the ledger. */
@@ -40,22 +49,20 @@ export function createBlockVoting(
   options: BlockVotingOptions,
 ): Pick<EpochApplication, 'propose' | 'validate' | 'decided' | 'nextEpoch'> {
   const beacon = ownBeacon(options.key.secretKey, options.networkId);
+  const voting: BlockVoting = { options, beacon, proposed: undefined };
   return {
-    propose: (context) => propose(options, beacon, context),
+    propose: (context) => propose(voting, context),
     validate: (payload, context) => validate(options, payload, context),
-    decided: (decided, epoch) => takeDecided(options, decided, epoch),
+    decided: (decided, epoch) => takeDecided(voting, decided, epoch),
     nextEpoch: (epoch) => options.ledger.nextEpoch(epoch),
   };
 }
 
-async function propose(
-  options: BlockVotingOptions,
-  beacon: OwnBeacon,
-  context: ProposalContext,
-): Promise<Uint8Array | undefined> {
+async function propose(voting: BlockVoting, context: ProposalContext): Promise<Uint8Array | undefined> {
+  const { options, beacon } = voting;
   const { ledger, rounds, key, clock } = options;
   const list = await rounds.propose(context);
-  const waiting = ledger.mempool.candidates().map(({ transaction }) => transaction);
+  const waiting = await judgedCandidates(voting);
   if (!list && waiting.length === 0) return undefined;
   const state = ledger.state();
   const member = state.get('member', key.nodeId);
@@ -77,7 +84,23 @@ async function propose(
   }
   const { block, payload, refused } = assembled.value;
   ledger.mempool.remove(refused.map(({ transaction }) => transaction));
-  return block.transactions.length > 0 ? payload : undefined;
+  if (block.transactions.length === 0) return undefined;
+  voting.proposed = { payload, block };
+  return payload;
+}
+
+/** Of what waits, all that the others' judgement will not stumble over, as far as this node can tell. */
+async function judgedCandidates(voting: BlockVoting): Promise<Transaction[]> {
+  const { ledger, judge } = voting.options;
+  if (voting.proposed) judge.lost(voting.proposed.block.transactions);
+  voting.proposed = undefined;
+  const good: Transaction[] = [];
+  for (const { transaction } of ledger.mempool.candidates()) {
+    const verdict = await judge.proposes(transaction);
+    if (verdict === 'yes') good.push(transaction);
+    if (verdict === 'never') ledger.mempool.remove([transaction]);
+  }
+  return good;
 }
 
 async function validate(
@@ -95,7 +118,8 @@ async function validate(
   const applied = apply(ledger.state(), block, ledger.constants, ledger.verify);
   if (!applied.ok) return refuse(options, applied.code, applied.detail);
   for (const transaction of block.transactions)
-    if (!(await options.evidenceHolds(transaction))) return refuse(options, 'bad-evidence', transaction.kind);
+    if (!(await options.judge.votesFor(transaction)))
+      return refuse(options, 'bad-evidence', transaction.kind);
   const list = listOf(block);
   return list === undefined || rounds.validate(list, context);
 }
@@ -112,8 +136,10 @@ function isTimely({ clock, ledger }: BlockVotingOptions, { timeMs }: LedgerBlock
   return ahead <= clockSkewMsMax && ahead >= -proofAgeMsMax;
 }
 
-async function takeDecided(options: BlockVotingOptions, decided: DecidedBlock, epoch: number): Promise<void> {
+async function takeDecided(voting: BlockVoting, decided: DecidedBlock, epoch: number): Promise<void> {
+  const { options, proposed } = voting;
   const { height, payload } = decided.block;
+  if (proposed && equalBytes(proposed.payload, payload)) voting.proposed = undefined;
   const certificate = decided.certificate ? encodeCanonical(certificateBody(decided.certificate)) : null;
   const taken = await options.ledger.take(payload, { epoch, height, certificate });
   const list = listOf(taken.block);

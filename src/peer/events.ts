@@ -124,6 +124,8 @@ export type NodeEvent =
       readonly balance: string;
       readonly stake: string;
       readonly pending: string;
+      /** Challenges about held weights that this node answered so far. */
+      readonly answered: number;
       /** Of the whole ledger so far, the newest last. */
       readonly slashed: readonly {
         readonly node: string;

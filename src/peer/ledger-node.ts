@@ -5,25 +5,22 @@
 
 import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { EpochsReplica, Equivocation } from '../consensus/epoch-types.ts';
-import { checkEvidence } from '../consensus/equivocation.ts';
 import type { SignatureScheme } from '../consensus/types.ts';
 import type { Dataset } from '../genesis/dataset.ts';
-import { type KeyPair, nodeIdOf } from '../identity/keys.ts';
+import type { KeyPair } from '../identity/keys.ts';
 import { decodeBlock } from '../ledger/block.ts';
 import type { Waiting } from '../ledger/mempool.ts';
 import type { TransactionRule } from '../ledger/rules.ts';
 import type { LedgerStore } from '../ledger/store.ts';
-import type { Transaction } from '../ledger/transaction.ts';
 import { equivocation } from '../ledger/transactions/equivocation.ts';
-import { fraud } from '../ledger/transactions/fraud.ts';
 import type { Transport } from '../net/transport.ts';
-import { checkAccusation } from '../pipeline/claim.ts';
-import { equalBytes } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
-import { accept, type Outcome, reject } from '../std/outcome.ts';
+import type { HashHex } from '../std/hash.ts';
+import type { Outcome } from '../std/outcome.ts';
 import type { Store } from '../std/store.ts';
 import { createBlockVoting, listOf, type RoundApplication } from './block-voting.ts';
 import type { EventSink } from './events.ts';
+import { createJudge } from './judging.ts';
 import { type LedgerKeeper, openLedger, type TakenBlock } from './ledger.ts';
 import { runConsensus } from './ledger-sync-live.ts';
 import type { NetworkManifest } from './network.ts';
@@ -46,6 +43,8 @@ export interface LedgerNodeOptions {
   };
   /** Whether this node has itself found a Driver guilty. */
   readonly isFraud: (nodeId: string) => boolean;
+  /** A leaf of w_r of an agreed state; undefined when it is not held. Absent: this node holds no weights. */
+  readonly heldLeaf?: (stateHash: HashHex, index: number) => Promise<Uint8Array | undefined>;
   readonly events: EventSink;
   /** Where a node begins that has not come so far, in place of the manifest's members. */
   readonly checkpoint?: Checkpoint;
@@ -66,12 +65,8 @@ export interface LedgerNode extends LedgerKeeper {
 export async function createLedgerNode(options: LedgerNodeOptions): Promise<LedgerNode> {
   const { network, key, transport, clock, rounds, events } = options;
   const { networkId } = network;
-  const keeper = await openLedger({
-    network,
-    store: options.ledger,
-    clock,
-    accepts: (transaction) => acceptable(options, transaction),
-  });
+  const judge = createJudge({ ...options, state: () => keeper.state() });
+  const keeper = await openLedger({ network, store: options.ledger, clock, accepts: judge.accepts });
   const listeners = new Set<(taken: TakenBlock) => void>();
   const transactions = createTransactions({
     ledger: keeper,
@@ -92,7 +87,7 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     ledger: keeper,
     rounds,
     leader: (height) => leaderOf(consensus.now(), height),
-    evidenceHolds: (transaction) => evidenceHolds(options, transaction),
+    judge,
     onBlock: (taken) => {
       transactions.noteBlock();
       if (listOf(taken.block) === undefined) rounds.remind();
@@ -152,36 +147,4 @@ async function replayRounds({ store }: LedgerKeeper, rounds: RoundApplication): 
     const parent = { parentHeight: 0, parentHash: new Uint8Array(32) };
     await rounds.decided({ block: { height, ...parent, payload: list }, hash });
   }
-}
-
-/** What the mempool takes in: evidence of fraud only once this node has judged it, which takes longer than a look. */
-function acceptable(options: LedgerNodeOptions, transaction: Transaction): Outcome<unknown> {
-  if (transaction.kind === equivocation.kind) return checkEquivocation(options, transaction);
-  if (transaction.kind !== fraud.kind) return accept(undefined);
-  const body = fraud.parse(transaction.body);
-  if (!body.ok) return body;
-  return options.isFraud(nodeIdOf(body.value.publicKey)) ? accept(undefined) : reject('not-judged');
-}
-
-function checkEquivocation(options: LedgerNodeOptions, transaction: Transaction): Outcome<void> {
-  const body = equivocation.parse(transaction.body);
-  if (!body.ok) return body;
-  const { accused, evidence } = body.value;
-  const { network, signatures } = options;
-  const found = checkEvidence(evidence, network.networkId, signatures ? { signatures } : {});
-  if (!found.ok) return found;
-  return found.value.nodeId === accused ? accept(undefined) : reject('not-evidence', 'of another');
-}
-
-/** Evidence that only those can judge who know consensus or the dataset. */
-async function evidenceHolds(options: LedgerNodeOptions, transaction: Transaction): Promise<boolean> {
-  const { network, dataset } = options;
-  if (transaction.kind === equivocation.kind) return checkEquivocation(options, transaction).ok;
-  if (transaction.kind !== fraud.kind) return true;
-  const body = fraud.parse(transaction.body);
-  if (!body.ok) return false;
-  const { publicKey, evidence } = body.value;
-  const ground = { dataset, plan: network.training };
-  const claim = await checkAccusation(network.networkId, evidence, ground).catch(() => reject('unchecked'));
-  return claim.ok && equalBytes(claim.value.publicKey, publicKey);
 }

@@ -60,6 +60,8 @@ export interface LedgerStatus {
   readonly stake: string;
   /** Earned and not paid out yet. */
   readonly pending: string;
+  /** Challenges about held weights that this node answered so far. */
+  readonly answered: number;
 }
 
 export function ledgerStatus(
@@ -97,5 +99,6 @@ function moneyOf(state: LedgerState, nodeId: string) {
     balance: String(balance),
     stake: String(stake),
     pending: String(audited + vesting + (prover?.bond ?? 0n)),
+    answered: prover?.answered ?? 0,
   };
 }

@@ -40,6 +40,7 @@ import { blockEvent } from './ledger-report.ts';
 import type { NetworkManifest } from './network.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
+import { answerChallenges } from './uptime.ts';
 
 /** What a program may put in the place of the honest step: the hostile nodes of the simulation do. */
 export interface PeerSteps {
@@ -155,6 +156,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     ledger: options.ledger,
     rounds: { ...coordinator.application, remind: () => coordinator.remind() },
     isFraud: (node) => pipeline.isConvicted(node),
+    heldLeaf: (stateHash, index) => replica.evidenceLeaf(stateHash, index),
     events: options.events,
     ...(options.checkpoint && { checkpoint: options.checkpoint }),
     ...(options.signatures && { signatures: options.signatures }),
@@ -261,6 +263,16 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     info,
     audit: (duty) => peer.steps.audit(duty),
   });
+  stops.push(
+    answerChallenges({
+      nodeId: key.nodeId,
+      stage: info.stage.index,
+      plan: planHash(network, info.stage.index),
+      ledger,
+      replica,
+      events: options.events,
+    }),
+  );
   ledger.onBlock(() => peer.claims.settle());
   ledger.onBlock(({ block }) => {
     for (const { kind, body } of block.transactions) {

@@ -15,7 +15,7 @@ import type { LedgerKeeper } from './ledger.ts';
 export const transactionTopic = 'transaction';
 
 /** Kinds that nodes send by themselves as they train: they go along with the next round's list, or wait this long. */
-const patientKinds: ReadonlySet<string> = new Set(['state', 'proof']);
+const patientKinds: ReadonlySet<string> = new Set(['state', 'proof', 'challenge']);
 const patientMs = 10_000;
 /** Others are gathered for this long, so that one block takes what comes together. */
 const impatientMs = 200;
