@@ -11,8 +11,9 @@ import { genesisState } from '../src/ledger/genesis.ts';
 import { accountOf, chainOf, moneyInAll } from '../src/ledger/money.ts';
 import { defaultLedgerPolicy, type LedgerPolicy } from '../src/ledger/policy.ts';
 import type { BlockContext, LedgerConstants, TransactionRule } from '../src/ledger/rules.ts';
+import { createSignatureMemory } from '../src/ledger/signature-memory.ts';
 import { commit, createDraft, type LedgerState } from '../src/ledger/state.ts';
-import { rememberingVerifier, signTransaction, type Transaction } from '../src/ledger/transaction.ts';
+import { signTransaction, type Transaction } from '../src/ledger/transaction.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
 import type { Outcome } from '../src/std/outcome.ts';
@@ -63,7 +64,7 @@ export interface LedgerWorld {
 
 /** Making a chain takes some milliseconds, and all worlds have the same founders. */
 const beacons = new Map<string, OwnBeacon>();
-const verify = rememberingVerifier(10_000);
+const { verify } = createSignatureMemory({ ...ledgerConstants(), rememberedMax: 10_000 });
 
 export const worldStartMs = 1_800_000_000_000;
 

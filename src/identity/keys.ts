@@ -16,6 +16,17 @@ export interface KeyPair {
   readonly nodeId: string;
 }
 
+/** What `verifyDigest` is asked. */
+export interface SignedDigest {
+  /** 32 bytes. */
+  readonly digest: Uint8Array;
+  readonly signature: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+/** `verifyDigest` of each, in order, somewhere else; rejects when it cannot be done there. */
+export type VerifyMany = (signed: readonly SignedDigest[]) => Promise<readonly boolean[]>;
+
 export const secretKeyBytes = 32;
 export const publicKeyBytes = 33;
 export const signatureBytes = 64;

@@ -1,13 +1,19 @@
 /** What waits for a block: bounded, valid when it came, and a block made of it is always valid. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type LedgerWorld, ledgerWorld, namedKey, worldStartMs } from '../../test/ledger-world.ts';
+import {
+  type LedgerWorld,
+  ledgerConstants,
+  ledgerWorld,
+  namedKey,
+  worldStartMs,
+} from '../../test/ledger-world.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { createMempool, type Mempool, type MempoolLimits, nonceAheadMax } from './mempool.ts';
 import { assembleBlock } from './propose.ts';
+import { createSignatureMemory } from './signature-memory.ts';
 import {
   encodeTransaction,
-  rememberingVerifier,
   signTransaction,
   type Transaction,
   transactionId,
@@ -29,7 +35,8 @@ interface Setting {
   pay(amount: bigint, from?: typeof alice, to?: typeof alice): Transaction;
 }
 
-const verify = rememberingVerifier(1_000);
+const { networkId } = ledgerConstants();
+const { verify } = createSignatureMemory({ networkId, rememberedMax: 1_000 });
 
 function setting(
   limits: Partial<MempoolLimits> = {},

@@ -8,7 +8,6 @@ import type { Outcome } from '../std/outcome.ts';
 import {
   decodeTransaction,
   encodeTransaction,
-  rememberingVerifier,
   signTransaction,
   transactionBytesMax,
   transactionId,
@@ -61,15 +60,6 @@ test('high-S and unsigned never verify', () => {
   assert.equal(verifyTransaction({ ...signed, signature: highS(signed.signature!) }, id), false);
   assert.equal(verifyTransaction({ ...signed, signature: null }, id), false);
   assert.equal(verifyTransaction({ ...signed, publicKey: new Uint8Array(33) }, id), false);
-});
-
-test('a remembered signature does not vouch for another one', () => {
-  const verify = rememberingVerifier(2);
-  assert.equal(verify(signed, id), true);
-  assert.equal(verify(signed, id), true);
-  assert.equal(verify({ ...signed, signature: highS(signed.signature!) }, id), false);
-  assert.equal(verify({ ...signed, signature: null }, id), false);
-  assert.equal(verify(signed, id), true);
 });
 
 test('hostile bytes get one code', () => {

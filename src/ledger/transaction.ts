@@ -3,7 +3,6 @@
  * author may do it, that of `apply.ts`.
  */
 import { type KeyPair, publicKeyBytes, signatureBytes, signDigest, verifyDigest } from '../identity/keys.ts';
-import { equalBytes, toHex } from '../std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
@@ -92,21 +91,4 @@ export type VerifySignature = (transaction: Transaction, id: Uint8Array) => bool
 export function verifyTransaction(transaction: Transaction, id: Uint8Array): boolean {
   const { publicKey, signature } = transaction;
   return publicKey !== null && signature !== null && verifyDigest(id, signature, publicKey);
-}
-
-/**
- * `verifyTransaction` that remembers the last signatures it found right: one that came by gossip is not verified again in
- * a block. It remembers the signature itself, for another one on the same transaction may be wrong.
- */
-export function rememberingVerifier(rememberedMax: number): VerifySignature {
-  const known = new Map<string, Uint8Array>();
-  return (transaction, id) => {
-    const name = toHex(id);
-    const before = known.get(name);
-    if (before && transaction.signature && equalBytes(before, transaction.signature)) return true;
-    if (!verifyTransaction(transaction, id)) return false;
-    known.set(name, transaction.signature!);
-    if (known.size > rememberedMax) known.delete(known.keys().next().value!);
-    return true;
-  };
 }

@@ -5,7 +5,7 @@
 
 import { genesisHash } from '../consensus/block.ts';
 import type { EpochStart, NextEpoch, Position } from '../consensus/epoch-types.ts';
-import type { KeyPair } from '../identity/keys.ts';
+import type { KeyPair, VerifyMany } from '../identity/keys.ts';
 import { type AppliedBlock, apply } from '../ledger/apply.ts';
 import { decodeBlock, type LedgerBlock } from '../ledger/block.ts';
 import type { Change } from '../ledger/draft.ts';
@@ -15,12 +15,12 @@ import { createMempool, type Mempool } from '../ledger/mempool.ts';
 import { chainOf } from '../ledger/money.ts';
 import type { LedgerPolicy } from '../ledger/policy.ts';
 import type { LedgerConstants, TransactionRule } from '../ledger/rules.ts';
+import { createSignatureMemory } from '../ledger/signature-memory.ts';
 import { commit, createState, type LedgerState } from '../ledger/state.ts';
 import type { LedgerHead, LedgerStore } from '../ledger/store.ts';
 import { tableNames } from '../ledger/tables.ts';
 import {
   encodeTransaction,
-  rememberingVerifier,
   signTransaction,
   type Transaction,
   type VerifySignature,
@@ -76,10 +76,13 @@ export interface LedgerOptions {
   readonly clock: Clock;
   /** What a transaction must be beside valid on the state, so that voters take the block that holds it. */
   readonly accepts?: (transaction: Transaction) => Outcome<unknown>;
+  /** Verifies what comes in whole blocks, as in catching up; here, one after another, unless given. */
+  readonly verifyMany?: VerifyMany;
 }
 
 /** Opens what the store holds, or begins with the genesis. Throws CodedError `ledger-damaged`. */
-export async function openLedger({ network, store, clock, accepts }: LedgerOptions): Promise<LedgerKeeper> {
+export async function openLedger(options: LedgerOptions): Promise<LedgerKeeper> {
+  const { network, store, clock, accepts, verifyMany } = options;
   const constants = constantsOf(network);
   const genesis = genesisState(network.members, constants);
   const firstMembers = votersOf(genesis);
@@ -89,7 +92,11 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
     await store.install(head, rowsOf(genesis));
   }
   let state = head.number === 0 ? genesis : await loadState(store, head);
-  const verify = rememberingVerifier(rememberedMax);
+  const { verify, ahead } = createSignatureMemory({
+    networkId: network.networkId,
+    rememberedMax,
+    ...(verifyMany && { verifyMany }),
+  });
   const mempool = createMempool({ head: () => state, constants, clock, verify, ...(accepts && { accepts }) });
   let newest: LedgerHead = head;
   const turn = inTurn();
@@ -110,9 +117,14 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
       if (chain.epoch !== epoch + 1 || newest.epoch !== epoch) return undefined;
       return { members: votersOf(state), stateRoot: state.root(), timeMs: chain.epochStartMs };
     },
-    take: (payload, place) =>
-      turn(async () => {
-        const taken = takeBlock(state, payload, constants, verify);
+    take: (payload, place) => {
+      const decoded = decodeBlock(payload);
+      // Before its turn: blocks before it may still be on their way to the disk.
+      const verified = decoded.ok ? ahead(decoded.value.transactions) : undefined;
+      return turn(async () => {
+        assert(decoded.ok, 'a decided block that cannot be read');
+        if (verified) await verified;
+        const taken = takeBlock(state, decoded.value, constants, verify);
         const { hash, changes, receipts, block } = taken;
         const before = newest;
         const undo = changes.map(({ table, key }): Change => ({ table, key, row: state.get(table, key) }));
@@ -130,7 +142,8 @@ export async function openLedger({ network, store, clock, accepts }: LedgerOptio
         keepSnapshot();
         mempool.prune();
         return taken;
-      }),
+      });
+    },
     replace: (given, verified) =>
       turn(async () => {
         await store.install(given, rowsOf(verified));
@@ -157,19 +170,17 @@ function keepIfBegun(store: LedgerStore, head: LedgerHead, state: LedgerState, p
 
 function takeBlock(
   state: LedgerState,
-  payload: Uint8Array,
+  block: LedgerBlock,
   constants: LedgerConstants,
   verify: VerifySignature,
 ): TakenBlock {
-  const block = decodeBlock(payload);
-  assert(block.ok, 'a decided block that cannot be read');
-  const applied = apply(state, block.value, constants, verify);
+  const applied = apply(state, block, constants, verify);
   if (!applied.ok)
     throw new CodedError(
       'ledger-diverged',
-      `decided block ${block.value.number}: ${applied.code} ${applied.detail}`,
+      `decided block ${block.number}: ${applied.code} ${applied.detail}`,
     );
-  return { ...applied.value, block: block.value };
+  return { ...applied.value, block };
 }
 
 /** Epochs whose blocks stay, and how often the time an auditor has fits into them: open audits look for their proofs. */
