@@ -26,6 +26,7 @@ import { openLedgerDatabase } from '../platform/nodejs/ledger-database.ts';
 import { createLibp2pTransport, type Libp2pTransport } from '../platform/nodejs/libp2p-host.ts';
 import { openLossLog } from '../platform/nodejs/loss-log.ts';
 import { systemRandom } from '../platform/nodejs/random.ts';
+import { createSignatureThreads } from '../platform/nodejs/signature-threads.ts';
 import { openSnapshotFiles } from '../platform/nodejs/snapshot-files.ts';
 import { folderStore } from '../platform/nodejs/store.ts';
 import { assert } from '../std/assert.ts';
@@ -151,6 +152,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   const auditor =
     network.training.stages === 1 ? createNodeAuditor(settings, clock, options.auditShare) : undefined;
   stack.defer(() => auditor?.stop());
+  const signatures = createSignatureThreads();
+  stack.defer(() => signatures.close());
   const honest: PeerOptions = {
     network,
     key,
@@ -160,6 +163,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     random: systemRandom(),
     store: await folderStore(join(options.directory, 'store')),
     ledger: await openLedgerStore(options.directory, network, stack),
+    verifyMany: signatures.verifyMany,
     replica: compute.replica,
     events: emit,
     checkpoints,

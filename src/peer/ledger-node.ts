@@ -7,7 +7,7 @@ import type { Checkpoint } from '../consensus/checkpoint.ts';
 import type { EpochsReplica, Equivocation } from '../consensus/epoch-types.ts';
 import type { SignatureScheme } from '../consensus/types.ts';
 import type { Dataset } from '../genesis/dataset.ts';
-import type { KeyPair } from '../identity/keys.ts';
+import type { KeyPair, VerifyMany } from '../identity/keys.ts';
 import { decodeBlock } from '../ledger/block.ts';
 import type { Waiting } from '../ledger/mempool.ts';
 import type { TransactionRule } from '../ledger/rules.ts';
@@ -49,6 +49,7 @@ export interface LedgerNodeOptions {
   /** Where a node begins that has not come so far, in place of the manifest's members. */
   readonly checkpoint?: Checkpoint;
   readonly signatures?: SignatureScheme;
+  readonly verifyMany?: VerifyMany;
 }
 
 export interface LedgerNode extends LedgerKeeper {
@@ -66,7 +67,13 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
   const { network, key, transport, clock, rounds, events } = options;
   const { networkId } = network;
   const judge = createJudge({ ...options, state: () => keeper.state() });
-  const keeper = await openLedger({ network, store: options.ledger, clock, accepts: judge.accepts });
+  const keeper = await openLedger({
+    network,
+    store: options.ledger,
+    clock,
+    accepts: judge.accepts,
+    ...(options.verifyMany && { verifyMany: options.verifyMany }),
+  });
   const listeners = new Set<(taken: TakenBlock) => void>();
   const transactions = createTransactions({
     ledger: keeper,

@@ -12,7 +12,7 @@ import { createRoundCoordinator, type RoundCoordinator } from '../diloco/round.t
 import type { AgreedState } from '../diloco/statement.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
-import type { KeyPair } from '../identity/keys.ts';
+import type { KeyPair, VerifyMany } from '../identity/keys.ts';
 import type { ProofBody } from '../ledger/proof.ts';
 import type { LedgerStore } from '../ledger/store.ts';
 import { fraud } from '../ledger/transactions/fraud.ts';
@@ -83,6 +83,8 @@ export interface PeerOptions {
   readonly steps?: (peer: Peer) => Partial<PeerSteps>;
   /** Of votes; the simulator puts cheaper ones in. */
   readonly signatures?: SignatureScheme;
+  /** Verifies the signatures of whole blocks that nobody here has seen anything of. */
+  readonly verifyMany?: VerifyMany;
 }
 
 export interface Peer {
@@ -160,6 +162,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     events: options.events,
     ...(options.checkpoint && { checkpoint: options.checkpoint }),
     ...(options.signatures && { signatures: options.signatures }),
+    ...(options.verifyMany && { verifyMany: options.verifyMany }),
   });
   const agreement = trackAgreement({ network, stage: info.stage.index, key, transport });
   const stops = [
