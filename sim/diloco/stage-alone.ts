@@ -36,7 +36,7 @@ interface Draws {
   readonly rate: number;
 }
 
-async function oneStep(replica: StageReplica, { id, ids, rows, rate }: Draws): Promise<Outcome<void>> {
+async function oneStep(replica: StageReplica, { id, ids, rows, rate }: Draws): Promise<Outcome<unknown>> {
   const { stage } = await replica.info();
   const path = 'alone';
   const entry = stage.embedding ? ids() : rows();

@@ -65,7 +65,7 @@ export async function createLocalReplica(
   });
   initialize(segments, seed, config);
   const trainer = await createStageTrainer({ ...options, stage, segments });
-  const sums = createPipelineSums(trainer, options.pipeline);
+  const sums = createPipelineSums(trainer, options.pipeline, () => position.step);
   const flat = flatLength(segments);
   const shape: BlobShape = { codec: outer.compression, length: flat };
   const bases: Record<string, Float32Array> = Object.assign(
@@ -130,6 +130,8 @@ export async function createLocalReplica(
   const countStep = () => {
     position = { ...position, step: position.step + 1, optimizerSteps: position.optimizerSteps + 1 };
     recorder?.afterStep(position.step, position.optimizerSteps);
+    // An audit begins at a recorded state: it has no weights of before to make gradients at.
+    if (recorder?.isAtBoundary(position.step)) sums.renew();
   };
 
   const install = ({ round, leaves, stateHash: agreed, counted }: FetchedState): Outcome<Position> => {
@@ -169,7 +171,7 @@ export async function createLocalReplica(
     applyStep: (call) =>
       inOrder(async () => {
         if (contributed) return reject('contributed', 'no step after the contribution of a round');
-        const applied = sums.applyStep({ ...call, step: position.optimizerSteps + 1 });
+        const applied = await sums.applyStep({ ...call, step: position.optimizerSteps + 1 });
         if (applied.ok) countStep();
         return applied;
       }),
@@ -243,7 +245,6 @@ export async function createLocalReplica(
     replay: (request) =>
       inOrder(async () => {
         if (!recorder) return reject('not-kept', 'this replica records nothing');
-        if (stages > 1) return reject('not-whole-model', 'a stage alone cannot make its steps again');
         return replay(recorder, segments, trainer, request);
       }),
     breakChain: () => inOrder(async () => recorder?.interrupt()),

@@ -5,6 +5,7 @@ import { tinyBatch, tinyReplica, tinySettings } from '../../test/tiny-replica.ts
 import { toHex } from '../std/bytes.ts';
 import { merkleLeaf } from '../std/merkle.ts';
 import { decodeStateIndex, encodeStateIndex, hashOfIndex, leavesPerTensor } from './local-state.ts';
+import type { ReplayedMicrobatches } from './replay.ts';
 import type { StageReplica } from './replica.ts';
 
 const settings = { ...tinySettings, recording: { intervalSteps: 2 } };
@@ -169,25 +170,91 @@ test('who cannot show where its moments come from begins a new chain without the
   );
 });
 
-test('a stage of several records its steps, too, and replays none', async () => {
+test('a stage of several makes its steps again from the rows that reached it, those of two Drivers in turn too', async () => {
   const config = { ...tinySettings.config, layers: 2 };
-  const replica = await tinyReplica({ ...settings, config, stages: 2, stageIndex: 1 });
-  const { width } = config;
-  for (let step = 0; step < 2; step++) {
-    const { labels } = tinyBatch(step);
-    const entry = new Float32Array(labels.length * width).map((_, i) => Math.sin(i + step));
-    assert.ok((await replica.backward({ path: 'p', id: String(step), entry, target: labels })).ok);
-    assert.ok((await replica.prepareStep({ path: 'p', ids: [String(step)] })).ok);
-    assert.ok((await replica.applyStep({ path: 'p', learningRate: 1e-2, gradientScale: 1 })).ok);
+  const recording = { intervalSteps: 3, bytesMax: 1 };
+  const stage = await tinyReplica({ ...settings, recording, config, stages: 2, stageIndex: 1 });
+  const rowsOf = (mark: number) =>
+    new Float32Array(tinyBatch(0).labels.length * config.width).map((_, i) => Math.sin(i + mark));
+  const backward = async (path: string, mark: number) => {
+    const call = { path, id: String(mark), entry: rowsOf(mark), target: tinyBatch(mark).labels };
+    assert.ok((await stage.backward(call)).ok);
+  };
+  const steps: ReplayedMicrobatches[] = [];
+  const settingsOfStep = { learningRate: 1e-2, gradientScale: 0.5 };
+  const step = async (path: string, ...marks: number[]) => {
+    const ids = marks.map(String);
+    assert.ok((await stage.prepareStep({ path, ids })).ok);
+    const taken = await stage.applyStep({ path, ...settingsOfStep });
+    assert.ok(taken.ok);
+    const microbatches = taken.value.map(({ id, summedAt }) => ({
+      entry: rowsOf(Number(id)),
+      target: tinyBatch(Number(id)).labels,
+      summedAt,
+    }));
+    steps.push({ microbatches, ...settingsOfStep });
+    return taken.value.map(({ id, madeAt, summedAt }) => [Number(id), madeAt, summedAt]);
+  };
+  // A Driver's rows come before another one's step, and its step after: three times before the same boundary, once over it.
+  for (const mark of [0, 1]) await backward('a', mark);
+  for (const mark of [2, 3]) await backward('b', mark);
+  assert.deepEqual(await step('b', 2, 3), [
+    [2, 0, 0],
+    [3, 0, 0],
+  ]);
+  await backward('b', 4);
+  assert.deepEqual(await step('a', 0, 1), [
+    [0, 0, 0],
+    [1, 0, 0],
+  ]);
+  await backward('b', 5);
+  await backward('a', 6);
+  assert.deepEqual(await step('b', 5, 4), [
+    [4, 1, 1],
+    [5, 2, 2],
+  ]);
+  await backward('a', 7);
+  assert.deepEqual(await step('a', 6, 7), [
+    [7, 3, 3],
+    [6, 2, 3],
+  ]);
+  const before = await stage.snapshot();
+  await backward('a', 8);
+  await step('a', 8);
+  for (let mark = 9; mark < 12; mark++) {
+    await backward('a', mark);
+    await step('a', mark);
   }
-  const { boundaries } = await recordOf(replica, 0);
+  const { boundaries } = await recordOf(stage, 0);
   assert.deepEqual(
-    boundaries.map(({ step }) => step),
-    [0, 2],
+    boundaries.map((one) => [one.step, one.kept]),
+    [
+      [0, true],
+      [3, false],
+      [6, true],
+    ],
   );
-  assert.notEqual(boundaries[0]!.hash, boundaries[1]!.hash);
-  const replayed = await replica.replay({ round: 0, from: 0, steps: [] });
-  assert.ok(!replayed.ok && replayed.code === 'not-whole-model');
+  const newest = await stage.snapshot();
+  assert.ok((await stage.replay({ round: 0, from: 0, steps: steps.slice(0, 3) })).ok);
+  assert.ok((await recordOf(stage, 0)).boundaries[1]!.kept);
+  assert.deepEqual(await stage.replay({ round: 0, from: 3, steps: steps.slice(3, 6) }), {
+    ok: true,
+    value: undefined,
+  });
+  assert.deepEqual(await stage.snapshot(), newest);
+  assert.notDeepEqual(newest, before);
+  const codeOf = async (from: number, replayed: ReplayedMicrobatches[]) => {
+    const outcome = await stage.replay({ round: 0, from, steps: replayed });
+    return outcome.ok ? 'ok' : outcome.code;
+  };
+  const others = steps.slice(0, 3).map((one, i) => (i === 1 ? steps[0]! : one));
+  assert.equal(await codeOf(0, others), 'replay-mismatch');
+  const early = steps.slice(3, 6).map((one) => ({
+    ...one,
+    microbatches: one.microbatches.map((microbatch) => ({ ...microbatch, summedAt: 1 })),
+  }));
+  assert.equal(await codeOf(3, early), 'not-kept', 'weights of before');
+  assert.deepEqual(await stage.snapshot(), newest, 'whatever comes of it');
 });
 
 test('a broken chain begins anew with the next round, and what was recorded before stays', async () => {

@@ -75,6 +75,8 @@ export interface Recorder {
   /** At a round's start, with weights, moments and error feedback in place. `leaves`: of the agreed state. */
   begin(round: number, optimizerSteps: number, base: HashHex, leaves: readonly Uint8Array[]): void;
   afterStep(step: number, optimizerSteps: number): void;
+  /** Whether the state after so many steps of a round is one that is committed to, beside the last. */
+  isAtBoundary(step: number): boolean;
   /** Before the work of a round goes over into error feedback: its last state. */
   finish(step: number, optimizerSteps: number): void;
   /** Nobody can follow from here on, because the state comes from the middle of a round, or because a claim got lost. */
@@ -197,6 +199,7 @@ export function createRecorder(
       shrink();
       reclaim();
     },
+    isAtBoundary: (step) => step % intervalSteps === 0,
     afterStep: (step, optimizerSteps) => {
       if (current && step % intervalSteps === 0) add({ round: current.round, step, optimizerSteps });
     },

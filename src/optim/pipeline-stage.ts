@@ -23,6 +23,15 @@ export interface BackwardResult {
   readonly loss: number | null;
 }
 
+/** A microbatch in the sum of a step that was taken; counts are of the stage's own steps of the round. */
+export interface SummedMicrobatch {
+  readonly id: string;
+  /** Steps taken when it went forward: its rows are of the weights after these. */
+  readonly madeAt: number;
+  /** Steps taken when its gradient in the sum was made. */
+  readonly summedAt: number;
+}
+
 /**
  * Rows ([n·width] arrays of f32) that are passed in belong to the stage from then on, and those that come back to the
  * caller: nobody copies them on the way to another thread. Token ids and labels stay the caller's.
@@ -52,13 +61,13 @@ export interface PipelineStage {
   }): Promise<Outcome<readonly number[]>>;
   /**
    * AdamW with g = sum × gradientScale on the prepared sum, which it consumes, with all else that had its backward pass
-   * on this path. `not-prepared`.
+   * on this path. Gives what was summed, in the order of the sum. `not-prepared`.
    */
   applyStep(call: {
     readonly path: string;
     readonly learningRate: number;
     readonly gradientScale: number;
-  }): Promise<Outcome<void>>;
+  }): Promise<Outcome<readonly SummedMicrobatch[]>>;
   /** Forgets a path, or only the microbatches named (not yet prepared). */
   discard(call: { readonly path: string; readonly ids?: readonly string[] }): Promise<void>;
   /** w_r without gradients: y of a stage without the head. */

@@ -26,6 +26,7 @@ const rows = (mark: number) => Float32Array.of(mark, mark);
 function stageOf(
   limits: Partial<PipelineLimits> = {},
   gradientOf: (mark: number, element: number) => number = (mark, element) => (element === mark ? 1 : 0),
+  stepsTaken = () => 0,
 ) {
   let passes = 0;
   const applied: { readonly sum: Float32Array; readonly step: number }[] = [];
@@ -53,6 +54,7 @@ function stageOf(
       apply: (sum, { step }) => void applied.push({ sum: sum.slabs[layer]!.slice(), step }),
     },
     { ...pipelineLimits, ...limits },
+    stepsTaken,
   );
   return { sums, applied, passes: () => passes };
 }
@@ -77,10 +79,10 @@ test('the sum of those that came, and no pass is made twice', async () => {
     prepared.value,
     segments.map((_, i) => (i === layer ? 3 : 0)),
   );
-  assert.equal(codeOf(apply(sums, 'p')), 'accepted');
+  assert.equal(codeOf(await apply(sums, 'p')), 'accepted');
   assert.equal(passes(), 3);
   assert.deepEqual([...applied[0]!.sum.subarray(0, 5)], [1, 1, 1, 0, 0]);
-  assert.equal(codeOf(apply(sums, 'p')), 'not-prepared', 'a step is applied once');
+  assert.equal(codeOf(await apply(sums, 'p')), 'not-prepared', 'a step is applied once');
 });
 
 test('a sum made again is summed in the order of the ids; without need the order is that of arrival', async () => {
@@ -93,7 +95,7 @@ test('a sum made again is summed in the order of the ids; without need the order
   const ids = ['small', 'small too', 'big'];
   for (const path of ['arrival', 'again']) {
     await sums.prepareStep({ path, ids });
-    apply(sums, path);
+    await apply(sums, path);
   }
   assert.equal(applied[0]!.sum[0], 1, '(1 + ε) + ε');
   assert.equal(applied[1]!.sum[0], 1 + 2 ** -23, '(ε + ε) + 1');
@@ -104,7 +106,7 @@ test('what comes between prepare and apply is answered and waits to be named', a
   await both(sums, 'p', 'a', 0);
   await sums.prepareStep({ path: 'p', ids: ['a'] });
   await both(sums, 'p', 'b', 1);
-  apply(sums, 'p');
+  await apply(sums, 'p');
   assert.deepEqual([...applied[0]!.sum.subarray(0, 2)], [1, 0]);
   assert.equal(codeOf(await sums.prepareStep({ path: 'p', ids: ['b'] })), 'unknown-microbatch');
   // Had the step been prepared again, it would have been in.
@@ -112,8 +114,43 @@ test('what comes between prepare and apply is answered and waits to be named', a
   await sums.prepareStep({ path: 'p', ids: ['c'] });
   await both(sums, 'p', 'd', 3);
   await sums.prepareStep({ path: 'p', ids: ['c', 'd'] });
-  apply(sums, 'p');
+  await apply(sums, 'p');
   assert.deepEqual([...applied[1]!.sum.subarray(0, 5)], [0, 0, 1, 1, 0]);
+});
+
+test('who takes a step is told what was summed, in order, and after how many steps of the stage', async () => {
+  let taken = 0;
+  const { sums, applied, passes } = stageOf({}, undefined, () => taken);
+  await both(sums, 'p', 'a', 0);
+  await both(sums, 'q', 'b', 1);
+  taken = 1;
+  await both(sums, 'p', 'c', 2);
+  await sums.prepareStep({ path: 'p', ids: ['a', 'c'] });
+  const first = await apply(sums, 'p');
+  assert.deepEqual(first, {
+    ok: true,
+    value: [
+      { id: 'a', madeAt: 0, summedAt: 0 },
+      { id: 'c', madeAt: 1, summedAt: 1 },
+    ],
+  });
+  taken = 2;
+  await both(sums, 'q', 'd', 3);
+  await sums.prepareStep({ path: 'q', ids: ['b', 'd'] });
+  assert.equal(passes(), 4);
+  // Prepared or not, what is to be renewed is summed again.
+  sums.renew();
+  taken = 3;
+  await both(sums, 'q', 'e', 4);
+  assert.deepEqual(await apply(sums, 'q'), {
+    ok: true,
+    value: [
+      { id: 'b', madeAt: 0, summedAt: 3 },
+      { id: 'd', madeAt: 2, summedAt: 3 },
+    ],
+  });
+  assert.equal(passes(), 7);
+  assert.deepEqual([...applied[1]!.sum.subarray(0, 5)], [0, 1, 0, 1, 0]);
 });
 
 test('what is discarded is in no step, a prepared one neither', async () => {
@@ -121,12 +158,12 @@ test('what is discarded is in no step, a prepared one neither', async () => {
   for (const [mark, id] of ['a', 'b', 'c'].entries()) await both(sums, 'p', id, mark);
   await sums.prepareStep({ path: 'p', ids: ['a', 'b', 'c'] });
   await sums.discard({ path: 'p', ids: ['b', 'never seen'] });
-  assert.equal(codeOf(apply(sums, 'p')), 'not-prepared');
+  assert.equal(codeOf(await apply(sums, 'p')), 'not-prepared');
   assert.equal(codeOf(await sums.prepareStep({ path: 'p', ids: ['a', 'b', 'c'] })), 'unknown-microbatch');
   // The same id again is another microbatch.
   await both(sums, 'p', 'b', 3);
   await sums.prepareStep({ path: 'p', ids: ['a', 'b', 'c'] });
-  apply(sums, 'p');
+  await apply(sums, 'p');
   assert.deepEqual([...applied[0]!.sum.subarray(0, 5)], [1, 0, 1, 1, 0]);
 });
 
@@ -136,7 +173,7 @@ test('who is given up on before its backward pass is gone after the second step'
   const step = async (id: string, mark: number) => {
     await both(sums, 'p', id, mark);
     await sums.prepareStep({ path: 'p', ids: [id] });
-    apply(sums, 'p');
+    await apply(sums, 'p');
   };
   await step('a', 0);
   assert.equal(codeOf(await sums.forward({ path: 'p', id: 'lost', entry: rows(9) })), 'duplicate-microbatch');
@@ -166,7 +203,7 @@ test('limits and shapes are refused, and change nothing', async () => {
   assert.equal(codeOf(await sums.backward({ path: 'q', id: 'a', target: rows(1) })), 'accepted', '32 bytes');
   assert.equal(codeOf(await sums.forward({ path: 'q', id: 'b', entry: rows(1) })), 'too-many-microbatches');
   await sums.prepareStep({ path: 'p', ids: ['a'] });
-  apply(sums, 'p');
+  await apply(sums, 'p');
   assert.deepEqual([...applied[0]!.sum.subarray(0, 2)], [1, 0]);
   assert.equal(passes(), 2);
   // The path that has nothing left makes room for another.
@@ -211,6 +248,10 @@ const command = fc.oneof(
     weight: 3,
     arbitrary: fc.record({ kind: fc.constant('apply' as const), path: fc.constantFrom(...paths) }),
   },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('renew' as const), path: fc.constantFrom(...paths) }),
+  },
 );
 
 type Command = typeof command extends fc.Arbitrary<infer One> ? One : never;
@@ -250,6 +291,8 @@ async function execute(
       if (path.prepared?.includes(path.kept.get(id)?.mark ?? -1)) path.prepared = undefined;
       path.kept.delete(id);
     }
+  } else if (one.kind === 'renew') {
+    sums.renew();
   } else if (one.kind === 'prepare') {
     const done = [...path.kept].filter(([, { done }]) => done).map(([id]) => id);
     const named = one.choose ?? done;
@@ -260,7 +303,7 @@ async function execute(
     path.prepared = named.map((id) => path.kept.get(id)!.mark);
     assert.equal(outcome.value[layer], named.length);
   } else {
-    assert.equal(codeOf(apply(sums, one.path)), path.prepared ? 'accepted' : 'not-prepared');
+    assert.equal(codeOf(await apply(sums, one.path)), path.prepared ? 'accepted' : 'not-prepared');
     if (!path.prepared) return;
     const made = applied.at(-1)!.sum;
     const expected = new Float32Array(made.length);

@@ -4,7 +4,7 @@
  */
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import type { GradientSum } from './pipeline-gradients.ts';
-import type { PipelineStage, StageEntry, StageTarget } from './pipeline-stage.ts';
+import type { PipelineStage, StageEntry, StageTarget, SummedMicrobatch } from './pipeline-stage.ts';
 import type { StageTrainer } from './stage-trainer.ts';
 
 export interface PipelineLimits {
@@ -21,12 +21,20 @@ export const pipelineLimits: PipelineLimits = { microbatchesMax: 512, bytesMax: 
 /** Calls must not overlap. */
 export interface PipelineSums extends Omit<PipelineStage, 'applyStep' | 'evaluateRows' | 'evaluateLoss'> {
   /** `step` counts AdamW's steps from 1 since the moments began. */
-  applyStep(call: Parameters<PipelineStage['applyStep']>[0] & { readonly step: number }): Outcome<void>;
+  applyStep(
+    call: Parameters<PipelineStage['applyStep']>[0] & { readonly step: number },
+  ): Promise<Outcome<readonly SummedMicrobatch[]>>;
+  /** What was summed until now is summed again, at the weights of then, before it is used. */
+  renew(): void;
   /** Forgets everything. */
   clear(): void;
 }
 
 interface Microbatch {
+  readonly id: string;
+  /** Steps taken when it came, and when its gradient was summed. */
+  readonly madeAt: number;
+  summedAt: number;
   readonly entry: StageEntry;
   /** Set by its backward pass. */
   target?: StageTarget;
@@ -39,7 +47,8 @@ interface Path {
   readonly sum: GradientSum;
   /** What the sum is made of, in the order it was added; may hold what is kept no more. */
   readonly summed: Set<Microbatch>;
-  prepared: boolean;
+  /** What the next step is to be made of: what is summed, unless that has to be done again. */
+  prepared: ReadonlyMap<Microbatch, StageTarget> | undefined;
 }
 
 type Trainer = Pick<
@@ -47,9 +56,11 @@ type Trainer = Pick<
   'sums' | 'isEntry' | 'isTarget' | 'forward' | 'backward' | 'sumSquares' | 'apply'
 >;
 
+/** `stepsTaken`: of this stage, in the round. */
 export function createPipelineSums(
   trainer: Trainer,
   { microbatchesMax, bytesMax, pathsMax }: PipelineLimits = pipelineLimits,
+  stepsTaken: () => number = () => 0,
 ): PipelineSums {
   const paths = new Map<string, Path>();
   let microbatches = 0;
@@ -70,14 +81,14 @@ export function createPipelineSums(
     path.kept.delete(id);
     microbatches -= 1;
     bytes -= bytesOf(microbatch);
-    if (path.summed.has(microbatch)) path.prepared = false;
+    if (path.prepared?.has(microbatch)) path.prepared = undefined;
   };
   const makePath = (name: string): Path => {
     const path = {
       kept: new Map(),
       sum: trainer.sums.take(),
       summed: new Set<Microbatch>(),
-      prepared: false,
+      prepared: undefined,
     };
     paths.set(name, path);
     return path;
@@ -97,10 +108,19 @@ export function createPipelineSums(
     return hasRoom(1, added) ? undefined : full();
   };
 
+  const made = (id: string, entry: StageEntry): Microbatch => {
+    const madeAt = stepsTaken();
+    return { id, madeAt, summedAt: madeAt, entry: copyIds(entry), passedOver: false };
+  };
   const addToSum = async (path: Path, microbatch: Microbatch, target: StageTarget) => {
     const result = await trainer.backward(microbatch.entry, target, path.sum);
     path.summed.add(microbatch);
+    microbatch.summedAt = stepsTaken();
     return result;
+  };
+  const addMissing = async (path: Path, named: ReadonlyMap<Microbatch, StageTarget>) => {
+    for (const [microbatch, target] of named)
+      if (!path.summed.has(microbatch)) await addToSum(path, microbatch, target);
   };
 
   return {
@@ -108,7 +128,7 @@ export function createPipelineSums(
       const problem = problemOf(name, id, entry, entry.byteLength);
       if (problem) return problem;
       const y = await trainer.forward(entry, 'weights');
-      keep(paths.get(name) ?? makePath(name), id, { entry: copyIds(entry), passedOver: false });
+      keep(paths.get(name) ?? makePath(name), id, made(id, entry));
       return accept(y);
     },
     backward: async ({ path: name, id, entry, target }) => {
@@ -120,7 +140,7 @@ export function createPipelineSums(
       if (problem) return problem;
       if (!entry && !hasRoom(0, target.byteLength)) return full();
       const path = paths.get(name) ?? makePath(name);
-      if (entry) keep(path, id, { entry: copyIds(entry), passedOver: false });
+      if (entry) keep(path, id, made(id, entry));
       const microbatch = path.kept.get(id)!;
       try {
         // What is prepared may be applied any moment: a later microbatch is computed, and summed when it is named.
@@ -146,30 +166,27 @@ export function createPipelineSums(
         if (!microbatch?.target) return reject('unknown-microbatch', id);
         named.set(microbatch, microbatch.target);
       }
-      path.prepared = false;
-      if ([...path.summed].some((microbatch) => !named.has(microbatch))) {
-        path.summed.clear();
-        path.sum.count = 0;
-      }
-      for (const [microbatch, target] of named)
-        if (!path.summed.has(microbatch)) await addToSum(path, microbatch, target);
-      path.prepared = true;
+      path.prepared = undefined;
+      if ([...path.summed].some((microbatch) => !named.has(microbatch))) startAgain(path);
+      await addMissing(path, named);
+      path.prepared = named;
       return accept(trainer.sumSquares(path.sum));
     },
-    applyStep: ({ path: name, learningRate, gradientScale, step }) => {
+    applyStep: async ({ path: name, learningRate, gradientScale, step }) => {
       const path = paths.get(name);
       if (!path?.prepared) return reject('not-prepared', name);
+      await addMissing(path, path.prepared);
       trainer.apply(path.sum, { learningRate, gradientScale, step });
-      path.prepared = false;
-      path.summed.clear();
-      path.sum.count = 0;
+      const summed = [...path.summed].map(({ id, madeAt, summedAt }) => ({ id, madeAt, summedAt }));
+      path.prepared = undefined;
+      startAgain(path);
       for (const [id, microbatch] of path.kept) {
         // One that waits for its backward pass belongs to the next step, or else its caller gave up on it.
         if (microbatch.target || microbatch.passedOver) drop(path, id);
         else microbatch.passedOver = true;
       }
       if (path.kept.size === 0) forget(name, path);
-      return accept(undefined);
+      return accept(summed);
     },
     discard: async ({ path: name, ids }) => {
       const path = paths.get(name);
@@ -177,11 +194,19 @@ export function createPipelineSums(
       for (const id of ids ?? path.kept.keys()) drop(path, id);
       if (path.kept.size === 0) forget(name, path);
     },
+    renew: () => {
+      for (const path of paths.values()) startAgain(path);
+    },
     clear: () => {
       for (const [name, path] of paths) forget(name, path);
       trainer.sums.trim();
     },
   };
+}
+
+function startAgain({ summed, sum }: Path): void {
+  summed.clear();
+  sum.count = 0;
 }
 
 function bytesOf({ entry, target }: Microbatch): number {

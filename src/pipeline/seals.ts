@@ -24,6 +24,12 @@ export interface Seal {
   readonly signature: Uint8Array;
 }
 
+/** Who signs, and for which network. */
+export interface Signing {
+  readonly networkId: Uint8Array;
+  readonly key: KeyPair;
+}
+
 /** The Driver's inner step that something belongs to. */
 export interface DriverStep {
   readonly driver: NodeId;

@@ -59,13 +59,16 @@ export interface StepEvidence extends DriverStep {
   readonly rest: { readonly sums: readonly number[]; readonly seal: Seal } | null;
 }
 
+/** Steps of one stage in a round, at most. */
+export const workStepsMax = 8192;
 /** A step of `microbatchesMax` fits. */
 export const stepEvidenceBytesMax = 2 ** 20;
 
+const placeSchema = counterSchema.max(workStepsMax - 1);
 const microbatchSchema = z.tuple([
   indexSchema,
-  counterSchema,
-  counterSchema,
+  placeSchema,
+  placeSchema,
   hashSchema.nullable(),
   hashSchema.nullable(),
   hashSchema.nullable(),
@@ -92,6 +95,8 @@ export function encodeStepEvidence(evidence: StepEvidence): Uint8Array {
   const microbatches = evidence.microbatches.map(
     (one): Canonical => [
       one.index,
+      one.madeAt,
+      one.summedAt,
       orNull(one.entry, fromHex),
       orNull(one.target, fromHex),
       orNull(one.sentRows, fromHex),

@@ -9,7 +9,7 @@ import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.t
 import { type HashHex, sha256Hex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import { counterSchema, hashSchema, microbatchesMax } from './seals.ts';
-import { type StepEvidence, stepEvidenceHash } from './step-evidence.ts';
+import { type StepEvidence, stepEvidenceHash, workStepsMax } from './step-evidence.ts';
 
 /** One step in the list of a round's work. */
 export interface WorkStep {
@@ -21,8 +21,6 @@ export interface WorkStep {
   readonly evidence: HashHex;
 }
 
-/** Steps of one stage in a round, at most. */
-export const workStepsMax = 8192;
 export const workListBytesMax = 1024 * 1024;
 
 const workSchema = z
