@@ -16,6 +16,7 @@ import { accountOf, assertSupply, chainOf } from './money.ts';
 import { pruneRows } from './prune.ts';
 import type { Author, BlockContext, LedgerConstants, TransactionRule } from './rules.ts';
 import { type ChangeDraft, createDraft, type LedgerState, putAll } from './state.ts';
+import type { EscrowRow } from './tables.ts';
 import { type Transaction, transactionId, type VerifySignature, verifyTransaction } from './transaction.ts';
 
 /** What a transaction did. */
@@ -24,7 +25,7 @@ export interface Receipt {
   readonly kind: string;
   /** Node id; null for what the proposer put in. */
   readonly author: string | null;
-  /** Node ids of the accounts that it changed, in order. */
+  /** Node ids of those whose money it moved, in order. */
   readonly accounts: readonly string[];
 }
 
@@ -122,9 +123,21 @@ export function applyTransaction(
   const done = rule.apply(inner, body.value, author.value, context, id);
   if (!done.ok) return done;
   const changes = inner.changes();
+  const accounts = accountsIn(draft, changes);
   putAll(draft, changes);
-  const accounts = changes.filter(({ table }) => table === 'account').map(({ key }) => key);
   return accept({ id, kind, author: rule.origin === 'author' ? author.value.nodeId : null, accounts });
+}
+
+/** Whose money moved: accounts, and both sides of an escrow, whose balances a claim may leave as they are. */
+function accountsIn(before: LedgerView, changes: readonly Change[]): readonly string[] {
+  const accounts = new Set<string>();
+  for (const { table, key, row } of changes) {
+    if (table === 'account') accounts.add(key);
+    const escrow =
+      table === 'escrow' ? ((row as EscrowRow | undefined) ?? before.get('escrow', key)) : undefined;
+    if (escrow) accounts.add(escrow.payer).add(escrow.payee);
+  }
+  return [...accounts].sort();
 }
 
 /** Who acts; a signed one's nonce is used up, and stake that is free by now is the author's to use. */

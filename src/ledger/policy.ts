@@ -61,10 +61,18 @@ export const ledgerPolicySchema = z.strictObject({
   membersMax: z.number().int().min(1).max(256).default(64),
   /** Decided blocks of one epoch: the member set changes between epochs only. */
   epochBlocks: count.default(100),
+  /** Turns that a member may let pass without a block of its own before it is dropped until it registers again; 0: any. */
+  silentTurns: z.number().int().min(0).max(1_000_000).default(10),
+  /** Of the stake of a member so dropped, burned. */
+  silenceFine: permille.default(10),
   unbondingMs: milliseconds.default(7 * 24 * 3_600_000),
   /** S*: bonded stake at which the founders' weight has faded to nothing. */
   founderFadeStake: z.number().int().min(1).max(Number.MAX_SAFE_INTEGER).default(1_000_000_000_000),
 
+  /** For 1,000 positions through the whole model, of prompts and answers alike; 0: serving is free. */
+  tokenPrice: amount.default(0),
+  /** Positions that a node serves to anybody without being paid, and again each hour. */
+  unpaidTokensMax: z.number().int().min(64).max(1_000_000_000).default(4_096),
   /** Of what a consumer pays: to Driver, Workers and Validator; and what is burned before. */
   driverShare: permille.default(150),
   validatorShare: permille.default(150),

@@ -16,6 +16,7 @@ import type { Random } from '../std/random.ts';
 import { sessionIdBytes, type WireCall } from './decode-messages.ts';
 import { type DecodePlace, localPlace, remotePlace } from './decode-place.ts';
 import type { DecodeService } from './decode-service.ts';
+import { paymentRequired, type ServicePayer } from './payment.ts';
 import type { WatchedRequestOptions } from './watched-request.ts';
 
 export interface DecodeClientOptions extends WatchedRequestOptions {
@@ -28,6 +29,8 @@ export interface DecodeClientOptions extends WatchedRequestOptions {
   /** This node's own stage, preferred where it is in turn. */
   readonly local?: { readonly stage: number; readonly service: DecodeService };
   readonly onFailover?: (failover: DecodeFailover) => void;
+  /** Pays the peers that serve; without it nobody is paid. */
+  readonly payer?: ServicePayer;
 }
 
 /** A session went on at another replica. */
@@ -61,7 +64,7 @@ export interface DecodeSession {
   readonly route: readonly NodeId[];
   /**
    * Appends tokens and gives the last one's logits [V]. Throws CodedError `context-full` and `bad-token` (nothing was
-   * changed), `no-route`, `round-gone`, … (the session is of no more use), or the signal's reason. One call at a time.
+   * changed), `no-route`, `round-gone`, `payment-required`, … (the session is of no more use), or the signal's reason. One call at a time.
    */
   append(tokens: Int32Array, signal?: AbortSignal): Promise<Float32Array>;
   /** Ends it at every stage, as well as they can be reached. */
@@ -129,6 +132,7 @@ function placeOf(state: ClientState, stage: number, node: NodeId): DecodePlace {
           ...options,
           node,
           stage,
+          positionLength: embedding ? 1 : config.width,
           outputLength: (length) => (head ? config.vocabulary : length * (embedding ? config.width : 1)),
         });
   places.set(key, place);
@@ -338,6 +342,9 @@ async function runLeg(
       waitMs *= 2;
       continue;
     }
+    // Nobody else holds the stage, and who does wants money that there is not.
+    if (outcome.code === paymentRequired && patienceFor(state, leg) > 1)
+      throw new CodedError(outcome.code, describe(outcome));
     failures += 1;
     await failOver(state, leg, round, { code: outcome.code, startedMs }, signal);
   }
@@ -356,6 +363,7 @@ async function failOver(
   void leg.place.close(leg.session);
   router.penalise(from);
   const tried = new Set([from]);
+  let last = code;
   for (let attempt = 0; attempt < failoversMax; attempt++) {
     const opened = await openAt(state, leg.stage, round, tried, signal);
     if (!opened.ok) throw new CodedError(opened.code, describe(opened));
@@ -380,8 +388,10 @@ async function failOver(
     void place.close(session);
     tried.add(place.node);
     router.penalise(place.node);
+    last = replayed.code;
   }
-  throw new CodedError('no-route', `stage ${leg.stage + 1} fails again and again (${code})`);
+  const why = last === paymentRequired ? paymentRequired : 'no-route';
+  throw new CodedError(why, `stage ${leg.stage + 1} fails again and again (${last})`);
 }
 
 function sameBits(a: Float32Array, b: Float32Array | undefined): boolean {

@@ -17,6 +17,7 @@ import {
 } from './decode-messages.ts';
 import type { DecodeService } from './decode-service.ts';
 import { createGather, type Gather } from './gather.ts';
+import { paymentRequired, type ServicePayer } from './payment.ts';
 import { type WatchedRequestOptions, watchedRequest } from './watched-request.ts';
 
 export interface RunOptions {
@@ -69,6 +70,10 @@ export interface RemotePlaceOptions extends WatchedRequestOptions {
   readonly stage: number;
   /** Elements of an output for a call of so many elements: logits or rows. */
   readonly outputLength: (entryLength: number) => number;
+  /** Elements of an entry for each position. */
+  readonly positionLength: number;
+  /** Without it nobody is paid. */
+  readonly payer?: ServicePayer;
 }
 
 interface WaitingRun {
@@ -80,10 +85,19 @@ interface WaitingRun {
 const progressMs = 10_000;
 const closeMs = 2_000;
 const gatherMs = 1;
+/** Times in a row that a replica may ask for money before it answers. */
+const settlesMax = 3;
 
 /** A peer's stage; used by all sessions of this node that go there. */
 export function remotePlace(options: RemotePlaceOptions): DecodePlace {
-  const { node, stage, clock } = options;
+  const { node, stage, clock, positionLength, payer } = options;
+  const answered = ({ entry }: WireCall) => payer?.answered(node, stage, entry.length / positionLength);
+  /** Undefined: it was paid, and may be asked again. */
+  const settle = async (refused: Outcome<DecodeResult>, signal: AbortSignal | undefined) => {
+    if (refused.ok || refused.code !== paymentRequired || !payer) return refused;
+    const settled = await payer.settle(node, stage, signal);
+    return settled.ok ? undefined : settled;
+  };
   const gather: Gather<WaitingRun> = createGather({
     clock,
     windowMs: gatherMs,
@@ -111,26 +125,31 @@ export function remotePlace(options: RemotePlaceOptions): DecodePlace {
       });
       return answer.ok ? decodeOpened(answer.value) : answer;
     },
-    run: (call, runOptions) =>
-      new Promise((resolve) => {
-        const { signal } = runOptions;
-        const onAbort = () => resolve(reject('aborted'));
-        if (signal?.aborted) return onAbort();
-        signal?.addEventListener('abort', onAbort, { once: true });
-        const settle = (outcome: Outcome<DecodeResult>) => {
-          signal?.removeEventListener('abort', onAbort);
-          resolve(outcome);
-        };
-        gather.push({ call, options: runOptions, settle });
-      }),
+    run: async (call, runOptions) => {
+      for (let settles = 0; ; settles++) {
+        const outcome = await runOnce(gather, call, runOptions);
+        if (outcome.ok) {
+          answered(call);
+          return outcome;
+        }
+        if (settles >= settlesMax) return outcome;
+        const refused = await settle(outcome, runOptions.signal);
+        if (refused) return refused;
+      }
+    },
     replay: async (calls, runOptions) => {
       let last: Outcome<DecodeResult> = reject('malformed', 'nothing to compute again');
-      for (let start = 0; start < calls.length; ) {
+      for (let start = 0, settles = 0; start < calls.length; ) {
         const message = calls.slice(start, start + messageCalls(calls, start));
-        start += message.length;
         const outcomes = await send(options, message, runOptions);
+        const made = outcomes.ok ? countUntilRefused(outcomes.value) : 0;
+        for (const call of message.slice(0, made)) answered(call);
+        start += made;
         last = outcomes.ok ? lastOf(outcomes.value) : outcomes;
-        if (!last.ok) return last;
+        if (last.ok) continue;
+        settles = made > 0 ? 1 : settles + 1;
+        const refused = settles > settlesMax ? last : await settle(last, runOptions.signal);
+        if (refused) return refused;
       }
       return last;
     },
@@ -142,6 +161,30 @@ export function remotePlace(options: RemotePlaceOptions): DecodePlace {
       cancel();
     },
   };
+}
+
+/** One call, together with those of other sessions. */
+function runOnce(
+  gather: Gather<WaitingRun>,
+  call: WireCall,
+  options: RunOptions,
+): Promise<Outcome<DecodeResult>> {
+  return new Promise((resolve) => {
+    const { signal } = options;
+    const onAbort = () => resolve(reject('aborted'));
+    if (signal?.aborted) return onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const settle = (outcome: Outcome<DecodeResult>) => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve(outcome);
+    };
+    gather.push({ call, options, settle });
+  });
+}
+
+function countUntilRefused(outcomes: readonly Outcome<DecodeResult>[]): number {
+  const refused = outcomes.findIndex(({ ok }) => !ok);
+  return refused < 0 ? outcomes.length : refused;
 }
 
 /** How many calls from `start` on go into one message: at least one. */

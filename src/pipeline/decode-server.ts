@@ -2,6 +2,7 @@
  * Serves the decode sessions of this node's stage to peers: size, schema and place are checked here, the values by the
  * stage. While it works it says so. It keeps no sessions itself and decides nothing about routes.
  */
+import type { DecodeResult } from '../model/decode-call.ts';
 import { decodeProtocol } from '../net/protocol.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
@@ -12,9 +13,11 @@ import {
   type EntryKind,
   encodeOpened,
   encodeResults,
+  type WireCall,
 } from './decode-messages.ts';
 import type { DecodeService } from './decode-service.ts';
 import { frameMs, sendFrames } from './frames.ts';
+import type { ServiceMeter } from './payment.ts';
 
 export interface DecodeServerOptions {
   readonly service: DecodeService;
@@ -23,6 +26,8 @@ export interface DecodeServerOptions {
   readonly entries: EntryKind;
   readonly transport: Transport;
   readonly clock: Clock;
+  /** Without it everybody is served for nothing. */
+  readonly meter?: ServiceMeter;
 }
 
 /** What no honest caller sends. */
@@ -75,12 +80,13 @@ function framesLater({ clock, service }: DecodeServerOptions, send: (frame: Uint
 }
 
 async function answer(
-  { service, stage }: DecodeServerOptions,
+  options: DecodeServerOptions,
   from: NodeId,
   request: DecodeRequest,
   signal: AbortSignal,
   moved: () => void,
 ): Promise<Outcome<Uint8Array>> {
+  const { service, stage } = options;
   if (request.stage !== stage) return reject('wrong-stage', `this is stage ${stage}`);
   if (request.kind === 'close') {
     await service.close(from, request.sessions);
@@ -90,11 +96,33 @@ async function answer(
     const opened = await service.open(from, request);
     return opened.ok ? accept(encodeOpened(opened.value)) : opened;
   }
-  const outcomes = await service.run(from, request.calls, { signal, moved });
+  const outcomes = await runPaid(options, from, request.calls, { signal, moved });
   return accept(
     encodeResults(
       outcomes,
       request.calls.map(({ wanted }) => wanted),
     ),
   );
+}
+
+/** Runs the calls that the meter admits: those after a session's first refused one would be out of order. */
+async function runPaid(
+  { service, entries, meter }: DecodeServerOptions,
+  from: NodeId,
+  calls: readonly WireCall[],
+  options: { readonly signal: AbortSignal; readonly moved: () => void },
+): Promise<readonly Outcome<DecodeResult>[]> {
+  if (!meter) return service.run(from, calls, options);
+  const positions = ({ entry }: WireCall) => entry.length / (entries.embedding ? 1 : entries.width);
+  const refusals = new Map<string, Outcome<DecodeResult>>();
+  const admitted = calls.map((call) => {
+    const taken = refusals.get(call.session) ?? meter.take(from, positions(call));
+    if (!taken.ok) refusals.set(call.session, taken);
+    return taken.ok ? undefined : taken;
+  });
+  const paid = calls.filter((_, i) => !admitted[i]);
+  const ran = paid.length > 0 ? await service.run(from, paid, options) : [];
+  for (const [i, outcome] of ran.entries()) if (!outcome.ok) meter.giveBack(from, positions(paid[i]!));
+  let next = 0;
+  return admitted.map((refused) => refused ?? ran[next++]!);
 }

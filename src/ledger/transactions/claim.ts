@@ -9,8 +9,9 @@ import { fromHex, toHex } from '../../std/bytes.ts';
 import { accept, type Outcome, reject } from '../../std/outcome.ts';
 import { amountField, bytesField, hashField, nodeIdField, parseBody } from '../body.ts';
 import type { Draft } from '../draft.ts';
-import { burn, credit, shareOf } from '../money.ts';
+import { burn, credit } from '../money.ts';
 import type { LedgerPolicy } from '../policy.ts';
+import { divide } from '../price.ts';
 import { type PaymentReceipt, verifyReceipt } from '../receipt.ts';
 import type { LedgerConstants, TransactionRule } from '../rules.ts';
 import type { Amount, EscrowRow } from '../tables.ts';
@@ -83,19 +84,12 @@ function checkReceipt(row: EscrowRow, receipt: PaymentReceipt, constants: Ledger
   return verifyReceipt(constants.networkId, receipt) ? accept(undefined) : reject('bad-receipt', 'signature');
 }
 
-/** Rounds the burn up, so that no amount is too small to be burned of. What divides unevenly is the Driver's. */
+/** Rounds the burn up, so that no amount is too small to be burned of. */
 function payOut(draft: Draft, paid: Amount, { driver, workers, validator }: Servers, policy: LedgerPolicy) {
   const burned = (paid * BigInt(policy.burnShare) + 999n) / 1000n;
   burn(draft, burned);
-  const rest = paid - burned;
-  const ofDriver = shareOf(rest, policy.driverShare);
-  // A policy may give both more than there is.
-  let ofValidator = shareOf(rest, policy.validatorShare);
-  if (ofValidator > rest - ofDriver) ofValidator = rest - ofDriver;
-  const ofWorkers = rest - ofDriver - ofValidator;
-  const between = workers.length > 0 ? workers : [driver, validator];
-  const each = ofWorkers / BigInt(between.length);
-  for (const worker of between) credit(draft, worker, each);
-  credit(draft, driver, ofDriver + ofWorkers - each * BigInt(between.length));
-  credit(draft, validator, ofValidator);
+  const shares = divide(paid - burned, workers.length, policy);
+  for (const worker of workers) credit(draft, worker, shares.worker);
+  credit(draft, driver, shares.driver);
+  credit(draft, validator, shares.validator);
 }

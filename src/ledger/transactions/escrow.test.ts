@@ -64,6 +64,15 @@ test('a claim burns and divides, and the next one pays the difference', () => {
   world.checkSupply();
 });
 
+test('both sides find escrow, claim and refund in their history', () => {
+  const { world, id } = opened();
+  const paid = world.advance([world.sign(claim, claimOf(world, id, 200n), gateway)]).receipts[0]!;
+  for (const { nodeId } of [payer, gateway, driver, worker, other, validator])
+    assert.ok(paid.accounts.includes(nodeId));
+  const back = world.advance([world.sign(refund, { escrow: id }, payer)], 60_000).receipts[0]!;
+  assert.deepEqual(back.accounts, [payer.nodeId, gateway.nodeId].sort());
+});
+
 test('what is divided is all there is, for every amount', () => {
   for (const amount of [1n, 2n, 3n, 7n, 19n, 20n, 21n, 999n]) {
     for (const workers of [[], [worker.nodeId], [worker.nodeId, other.nodeId, worker.nodeId]]) {
