@@ -123,6 +123,16 @@ export const stageProtocol: Protocol = {
 const rowBytesMax = 64 * MiB + 8 * KiB;
 const frameBytesMax = 256;
 
+/** Evidence named by its own hash, for an audit of a stage of several: the list of its steps, one of them, or rows. */
+export const evidenceBytesProtocol: Protocol = {
+  id: '/neuroshard/evidence-bytes/1',
+  requestBytesMax: 64,
+  responseBytesMax: rowBytesMax,
+  timeoutMs: 120_000,
+  idleTimeoutMs: 30_000,
+  requestsPerMinuteMax: 6_000,
+};
+
 /** One microbatch through this stage and all after it, forward and backward. */
 export const trainProtocol: Protocol = {
   id: '/neuroshard/train/1',
@@ -153,4 +163,14 @@ export const decodeProtocol: Protocol = {
   ...trainProtocol,
   id: '/neuroshard/decode/1',
   timeoutMs: 60_000,
+};
+
+/** What a payer owes one who serves it, signed: each replaces the one before. */
+export const receiptProtocol: Protocol = {
+  id: '/neuroshard/receipt/1',
+  requestBytesMax: 256,
+  responseBytesMax: 16,
+  timeoutMs: 10_000,
+  idleTimeoutMs: 10_000,
+  requestsPerMinuteMax: 1_200,
 };

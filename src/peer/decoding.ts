@@ -16,6 +16,7 @@ import { must } from '../std/assert.ts';
 import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import type { NetworkManifest } from './network.ts';
+import type { Payments } from './payments.ts';
 
 export interface DecodingOptions {
   readonly network: Pick<NetworkManifest, 'model'> & {
@@ -30,6 +31,8 @@ export interface DecodingOptions {
   /** What this node's replica does besides. */
   readonly queue: Pick<WorkQueue, 'run'>;
   readonly onFailover?: (failover: DecodeFailover) => void;
+  /** Whom peers pay, and who pays peers. */
+  readonly payments?: Pick<Payments, 'meter' | 'payer'>;
 }
 
 export interface DecodingStats extends DecodeServiceStats {
@@ -46,7 +49,7 @@ export interface Decoding {
 }
 
 export function createDecoding(options: DecodingOptions): Decoding {
-  const { network, stage, replica, transport, clock, random, directory, queue } = options;
+  const { network, stage, replica, transport, clock, random, directory, queue, payments } = options;
   const stages = cutStages(network.model, network.training.stages);
   const { embedding } = must(stages[stage], `stage ${stage}`);
   const { width } = network.model;
@@ -57,7 +60,14 @@ export function createDecoding(options: DecodingOptions): Decoding {
     positionLength: embedding ? 1 : width,
     schedule: (task) => queue.run('decode', task),
   });
-  const stopServing = serveDecode({ service, stage, entries: { embedding, width }, transport, clock });
+  const stopServing = serveDecode({
+    service,
+    stage,
+    entries: { embedding, width },
+    transport,
+    clock,
+    ...(payments?.meter && { meter: payments.meter }),
+  });
   const client = createDecodeClient({
     config: network.model,
     stages,
@@ -68,6 +78,7 @@ export function createDecoding(options: DecodingOptions): Decoding {
     links: createLinkWatch({ clock, roundTripMs: transport.roundTripMs }),
     candidates: (wanted) => directory.candidates(wanted),
     local: { stage, service },
+    ...(payments?.payer && { payer: payments.payer }),
     onFailover: (failover) => {
       counts.failovers += 1;
       if (!failover.exact) counts.inexact += 1;

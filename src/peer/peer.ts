@@ -38,6 +38,7 @@ import type { EventSink, RejectedContribution } from './events.ts';
 import { createLedgerNode, type LedgerNode } from './ledger-node.ts';
 import { blockEvent } from './ledger-report.ts';
 import type { NetworkManifest } from './network.ts';
+import { createPayments, type Payments } from './payments.ts';
 import { createPipeline, type Pipeline } from './pipeline.ts';
 import { planHash, stageShapes } from './plan.ts';
 import { answerChallenges } from './uptime.ts';
@@ -97,6 +98,7 @@ export interface Peer {
   readonly directory: StageDirectory;
   readonly pipeline: Pipeline;
   readonly decoding: Decoding;
+  readonly payments: Payments;
   /** Steps taken for other nodes' Drivers since the round began. */
   served: StepTaken[];
   /** Where the replica stands; kept by the steps of `train.ts`. */
@@ -209,8 +211,10 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     onServed: (step) => noteServed(peer, step),
     onFraud: (claim) => void ledger.send(fraud, { publicKey: claim.publicKey, evidence: encodeClaim(claim) }),
   });
+  const payments = await createPayments({ ...options, stage: info.stage.index, ledger });
   const decoding = createDecoding({
     network,
+    payments,
     stage: info.stage.index,
     replica,
     transport,
@@ -230,6 +234,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     directory,
     pipeline,
     decoding,
+    payments,
     steps: honest,
     served: [],
     claims: createPeerClaims({ ...options, ledger }),
@@ -254,7 +259,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       directory.close();
       pipeline.close();
       // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.
-      await Promise.allSettled([decoding.close()]);
+      await Promise.allSettled([decoding.close(), payments.close()]);
       await ledger.close();
     },
   };
@@ -264,6 +269,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     nodeId: key.nodeId,
     ledger,
     info,
+    work: undefined,
     audit: (duty) => peer.steps.audit(duty),
   });
   stops.push(

@@ -86,7 +86,7 @@ const progressMs = 10_000;
 const closeMs = 2_000;
 const gatherMs = 1;
 /** Times in a row that a replica may ask for money before it answers. */
-const settlesMax = 3;
+const settlesMax = 8;
 
 /** A peer's stage; used by all sessions of this node that go there. */
 export function remotePlace(options: RemotePlaceOptions): DecodePlace {
