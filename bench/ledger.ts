@@ -35,7 +35,7 @@ const transactions = Number(process.argv[2] ?? 10_240);
 const accounts = Number(process.argv[3] ?? 10_000);
 const threads = Number(process.argv[4] ?? availableParallelism());
 const perBlock = 256;
-/** Blocks of a run whose signatures are on their way while an earlier one is applied. */
+/** Blocks whose signatures are on their way while an earlier one is applied; a run of blocks may hold more. */
 const aheadBlocks = 4;
 const startMs = 1_800_000_000_000;
 

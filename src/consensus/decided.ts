@@ -19,6 +19,7 @@ export function decide(r: ConsensusState, blocks: readonly DecidedBlock[]): void
   const payloads = blocks.filter(({ block }) => block.payload.length > 0);
   if (payloads.length > 0) r.awake = false;
   r.unapplied += payloads.length;
+  if (payloads.length > 1) r.application.coming?.(payloads.map(({ block }) => block.payload));
   r.journal.decided(blocks).then(
     () => {
       r.deliveries.push(...payloads);

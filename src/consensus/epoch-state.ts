@@ -123,6 +123,7 @@ function slotApplication(s: EpochsState, slot: () => Slot, { ended }: SlotOption
       if (await endOf(s, slot())) slot().replica.wake();
     },
     evidence: (evidence) => noteEvidence(s, slot(), evidence),
+    coming: (payloads) => application.coming?.(payloads),
     behind: (height) => application.behind?.({ epoch: slot().start.epoch, height }),
     failed: (error) => failAll(s, error),
   };

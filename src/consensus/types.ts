@@ -85,6 +85,8 @@ export interface Application {
    * resumes after `appliedHeight`. A throw is fatal for the replica. Fillers are not delivered.
    */
   decided(decided: DecidedBlock): Promise<void> | void;
+  /** Several are decided at once, as in catching up, and will come to `decided` one after another. */
+  coming?(payloads: readonly Uint8Array[]): void;
   /** Proof that a member broke the rules. */
   evidence?(evidence: Evidence): void;
   /** Others have left `height` and gossip alone may not bring it: fetch decided blocks from a peer and `adopt`. */

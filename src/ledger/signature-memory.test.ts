@@ -68,3 +68,23 @@ test('few are not sent away, and what cannot be verified elsewhere is verified h
 test('without anybody to ask nothing is waited for', () => {
   assert.equal(createSignatureMemory({ networkId, rememberedMax: 100 }).ahead(signed), undefined);
 });
+
+test('what is on its way is waited for and not asked for again', async () => {
+  const answer = Promise.withResolvers<boolean[]>();
+  let calls = 0;
+  const { ahead } = createSignatureMemory({
+    networkId,
+    rememberedMax: 100,
+    verifyMany: () => {
+      calls += 1;
+      return answer.promise;
+    },
+  });
+  const first = ahead(signed);
+  const second = ahead(signed);
+  assert.ok(first && second);
+  answer.resolve(signed.map(() => true));
+  await Promise.all([first, second]);
+  assert.equal(calls, 1);
+  assert.equal(ahead(signed), undefined);
+});

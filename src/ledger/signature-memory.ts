@@ -37,6 +37,8 @@ export function createSignatureMemory(options: SignatureMemoryOptions): Signatur
     known.set(name, signature);
     if (known.size > rememberedMax) known.delete(known.keys().next().value!);
   };
+  /** On their way, by id. */
+  const asked = new Map<string, Promise<void>>();
   const unknownOf = (transactions: readonly Transaction[]): SignedDigest[] => {
     const unknown: SignedDigest[] = [];
     for (const transaction of transactions) {
@@ -46,6 +48,13 @@ export function createSignatureMemory(options: SignatureMemoryOptions): Signatur
       if (!isKnown(toHex(digest), transaction)) unknown.push({ digest, signature, publicKey });
     }
     return unknown;
+  };
+  const ask = async (verifyMany: VerifyMany, unknown: readonly SignedDigest[]): Promise<void> => {
+    const verdicts = await verifyMany(unknown).catch(() => []);
+    for (const [index, { digest, signature }] of unknown.entries()) {
+      asked.delete(toHex(digest));
+      if (verdicts[index] === true) remember(toHex(digest), signature);
+    }
   };
   return {
     verify: (transaction, id) => {
@@ -58,14 +67,18 @@ export function createSignatureMemory(options: SignatureMemoryOptions): Signatur
     ahead: (transactions) => {
       if (!verifyMany || transactions.length < aheadMin) return undefined;
       const unknown = unknownOf(transactions);
-      if (unknown.length < aheadMin) return undefined;
-      return verifyMany(unknown).then(
-        (verdicts) => {
-          for (const [index, { digest, signature }] of unknown.entries())
-            if (verdicts[index] === true) remember(toHex(digest), signature);
-        },
-        () => undefined,
-      );
+      const waited = new Set<Promise<void>>();
+      const ours = unknown.filter(({ digest }) => {
+        const answer = asked.get(toHex(digest));
+        if (answer) waited.add(answer);
+        return !answer;
+      });
+      if (ours.length >= aheadMin) {
+        const answer = ask(verifyMany, ours);
+        for (const { digest } of ours) asked.set(toHex(digest), answer);
+        waited.add(answer);
+      }
+      return waited.size === 0 ? undefined : Promise.all(waited).then(() => undefined);
     },
   };
 }

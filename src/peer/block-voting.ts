@@ -47,13 +47,14 @@ interface BlockVoting {
 /** What consensus asks of the ledger. */
 export function createBlockVoting(
   options: BlockVotingOptions,
-): Pick<EpochApplication, 'propose' | 'validate' | 'decided' | 'nextEpoch'> {
+): Pick<EpochApplication, 'propose' | 'validate' | 'decided' | 'coming' | 'nextEpoch'> {
   const beacon = ownBeacon(options.key.secretKey, options.networkId);
   const voting: BlockVoting = { options, beacon, proposed: undefined };
   return {
     propose: (context) => propose(voting, context),
     validate: (payload, context) => validate(options, payload, context),
     decided: (decided, epoch) => takeDecided(voting, decided, epoch),
+    coming: (payloads) => options.ledger.prepare(payloads),
     nextEpoch: (epoch) => options.ledger.nextEpoch(epoch),
   };
 }

@@ -12,12 +12,14 @@ import {
   tinyNetwork,
 } from '../../test/ledger-nodes.ts';
 import { genesisHash } from '../consensus/block.ts';
+import { verifyDigest } from '../identity/keys.ts';
+import { encodeBlock } from '../ledger/block.ts';
 import { memoryLedgerStore } from '../ledger/memory-store.ts';
 import { accountOf, chainOf, moneyInAll } from '../ledger/money.ts';
 import type { LedgerStore } from '../ledger/store.ts';
 import { transfer } from '../ledger/transactions/transfer.ts';
-import { toHex } from '../std/bytes.ts';
-import { openLedger } from './ledger.ts';
+import { toHex, utf8 } from '../std/bytes.ts';
+import { type LedgerOptions, openLedger } from './ledger.ts';
 
 const keys = testKeys(4);
 const [alice, bob] = [keys[0]!, keys[1]!];
@@ -174,4 +176,29 @@ test('what one node signs comes in order, whatever its clock says', async () => 
   nowMs += 60_000;
   submit();
   assert.deepEqual(nonces, [nowMs - 55_000, nowMs - 54_999, nowMs - 54_998, nowMs]);
+});
+
+test('signatures of blocks that will be taken are verified while they wait, each once', async () => {
+  const network = tinyNetwork(keys);
+  const { ledger } = await opened(undefined, network);
+  await endow(ledger, alice.nodeId, 1000n);
+  const waiting = Array.from({ length: 20 }, () => {
+    const added = ledger.mempool.add(ledger.sign(transfer, { to: bob.nodeId, amount: 1n }, alice));
+    assert.ok(added.ok);
+    return added.value.transaction;
+  });
+  let asked = 0;
+  const verifyMany: LedgerOptions['verifyMany'] = async (signed) => {
+    asked += signed.length;
+    return signed.map((one) => verifyDigest(one.digest, one.signature, one.publicKey));
+  };
+  const behind = await openLedger({ network, store: memoryLedgerStore(), clock, verifyMany });
+  await endow(behind, alice.nodeId, 1000n);
+  const { block } = await takeNext(ledger, { proposer: bob, nowMs, waiting });
+  const payload = encodeBlock(block);
+  behind.prepare([payload, utf8('the end of an epoch')]);
+  assert.equal(asked, 20);
+  await behind.take(payload, { epoch: 0, height: 2, certificate: null });
+  assert.equal(asked, 20);
+  assert.deepEqual(behind.state().root(), ledger.state().root());
 });

@@ -57,6 +57,8 @@ export interface LedgerKeeper {
    * does not keep it; then everything is as it was before.
    */
   take(payload: Uint8Array, decided: DecidedPlace): Promise<TakenBlock>;
+  /** These will be taken: their signatures are verified meanwhile, if somebody else can. */
+  prepare(payloads: readonly Uint8Array[]): void;
   /** Puts a verified state in the place of all that is here, on disk first. */
   replace(head: LedgerHead, state: LedgerState): Promise<void>;
   /** A signed transaction of this node, valid after those that already wait. */
@@ -117,12 +119,11 @@ export async function openLedger(options: LedgerOptions): Promise<LedgerKeeper> 
       if (chain.epoch !== epoch + 1 || newest.epoch !== epoch) return undefined;
       return { members: votersOf(state), stateRoot: state.root(), timeMs: chain.epochStartMs };
     },
-    take: (payload, place) => {
-      const decoded = decodeBlock(payload);
-      // Before its turn: blocks before it may still be on their way to the disk.
-      const verified = decoded.ok ? ahead(decoded.value.transactions) : undefined;
-      return turn(async () => {
+    take: (payload, place) =>
+      turn(async () => {
+        const decoded = decodeBlock(payload);
         assert(decoded.ok, 'a decided block that cannot be read');
+        const verified = ahead(decoded.value.transactions);
         if (verified) await verified;
         const taken = takeBlock(state, decoded.value, constants, verify);
         const { hash, changes, receipts, block } = taken;
@@ -142,7 +143,12 @@ export async function openLedger(options: LedgerOptions): Promise<LedgerKeeper> 
         keepSnapshot();
         mempool.prune();
         return taken;
-      });
+      }),
+    prepare: (payloads) => {
+      for (const payload of verifyMany ? payloads : []) {
+        const block = decodeBlock(payload);
+        if (block.ok) void ahead(block.value.transactions);
+      }
     },
     replace: (given, verified) =>
       turn(async () => {
