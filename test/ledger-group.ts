@@ -35,10 +35,19 @@ export interface LedgerGroupNode {
 
 export type Lie = (answer: Uint8Array, request: Uint8Array) => Outcome<Uint8Array>;
 
+const speaksTruly = (honest: Transport) => honest;
+
+interface StartOptions {
+  readonly store?: Store;
+  readonly checkpoint?: Checkpoint;
+  /** What this node says in the place of the honest words. */
+  readonly disguise?: (honest: Transport) => Transport;
+}
+
 export interface LedgerGroup {
   readonly net: VirtualNetwork;
   readonly network: ReturnType<typeof tinyNetwork>;
-  start(index: number, options?: { store?: Store; checkpoint?: Checkpoint }): Promise<LedgerGroupNode>;
+  start(index: number, options?: StartOptions): Promise<LedgerGroupNode>;
   /** Until these have so many blocks more, asking for each. */
   decide(nodes: readonly LedgerGroupNode[], blocks: number): Promise<void>;
   until(what: string, condition: () => boolean, limitMs?: number): Promise<void>;
@@ -59,9 +68,9 @@ export function createLedgerGroup(
   const group: LedgerGroup = {
     net,
     network,
-    async start(index, { store = memoryStore(), checkpoint } = {}) {
+    async start(index, { store = memoryStore(), checkpoint, disguise = speaksTruly } = {}) {
       const key = keys[index]!;
-      const transport = net.hub.join(key.nodeId);
+      const transport = disguise(net.hub.join(key.nodeId));
       const penalties: string[] = [];
       const noted = (peer: string, code: string) => {
         penalties.push(`${keys.findIndex(({ nodeId }) => nodeId === peer)} ${code}`);

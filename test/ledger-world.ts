@@ -8,7 +8,7 @@ import { type AppliedBlock, apply } from '../src/ledger/apply.ts';
 import { type OwnBeacon, ownBeacon } from '../src/ledger/beacon.ts';
 import type { LedgerBlock } from '../src/ledger/block.ts';
 import { genesisState } from '../src/ledger/genesis.ts';
-import { accountOf, chainOf, moneyInAll } from '../src/ledger/money.ts';
+import { accountOf, chainOf, credit, mint, moneyInAll } from '../src/ledger/money.ts';
 import { defaultLedgerPolicy, type LedgerPolicy } from '../src/ledger/policy.ts';
 import type { BlockContext, LedgerConstants, TransactionRule } from '../src/ledger/rules.ts';
 import { createSignatureMemory } from '../src/ledger/signature-memory.ts';
@@ -40,6 +40,9 @@ export function ledgerConstants(policy: Partial<LedgerPolicy> = {}): LedgerConst
   };
 }
 
+/** Whether a voter proposes when it is its turn; the next one does otherwise. */
+type Speaks = (nodeId: string) => boolean;
+
 export interface LedgerWorld {
   readonly constants: LedgerConstants;
   readonly state: LedgerState;
@@ -50,11 +53,11 @@ export interface LedgerWorld {
   /** Signed with the next free nonce. */
   sign<Body>(rule: TransactionRule<Body>, body: Body, key: KeyPair): Transaction;
   /** The next block, `afterMs` after the last, by the founder whose turn it is. */
-  block(transactions: readonly Transaction[], afterMs?: number): LedgerBlock;
+  block(transactions: readonly Transaction[], afterMs?: number, speaks?: Speaks): LedgerBlock;
   /** Applies and commits; a rejection leaves everything as it was. */
   take(block: LedgerBlock): Outcome<AppliedBlock>;
   /** `take(block(…))` that must succeed. */
-  advance(transactions?: readonly Transaction[], afterMs?: number): AppliedBlock;
+  advance(transactions?: readonly Transaction[], afterMs?: number, speaks?: Speaks): AppliedBlock;
   /** Money out of nothing, counted as minted: tests need some to begin with. */
   endow(nodeId: string, amount: bigint): void;
   balance(nodeId: string): bigint;
@@ -65,6 +68,13 @@ export interface LedgerWorld {
 /** Making a chain takes some milliseconds, and all worlds have the same founders. */
 const beacons = new Map<string, OwnBeacon>();
 const { verify } = createSignatureMemory({ ...ledgerConstants(), rememberedMax: 10_000 });
+
+/** Money out of nothing, counted as minted. */
+export function endowState(state: LedgerState, nodeId: string, amount: bigint): void {
+  const draft = createDraft(state);
+  credit(draft, nodeId, mint(draft, amount));
+  commit(state, draft.changes());
+}
 
 export const worldStartMs = 1_800_000_000_000;
 
@@ -84,8 +94,8 @@ export function ledgerWorld(
     constants,
   );
   let nonce = 0;
-  const turn = (): KeyPair => {
-    const able = chainOf(state).voters.flatMap(([nodeId]) => keysMade.get(nodeId) ?? []);
+  const turn = (speaks: Speaks = () => true): KeyPair => {
+    const able = chainOf(state).voters.flatMap(([nodeId]) => (speaks(nodeId) && keysMade.get(nodeId)) || []);
     return able[chainOf(state).number % able.length]!;
   };
   const world: LedgerWorld = {
@@ -102,9 +112,9 @@ export function ledgerWorld(
       };
     },
     sign: (rule, body, key) => signTransaction(constants.networkId, rule, { body, nonce: ++nonce }, key),
-    block: (transactions, afterMs = 1_000) => {
+    block: (transactions, afterMs = 1_000, speaks) => {
       const chain = chainOf(state);
-      const proposer = turn();
+      const proposer = turn(speaks);
       const beacon = beacons.get(proposer.nodeId) ?? ownBeacon(proposer.secretKey, constants.networkId);
       beacons.set(proposer.nodeId, beacon);
       return {
@@ -122,19 +132,12 @@ export function ledgerWorld(
       if (applied.ok) commit(state, applied.value.changes);
       return applied;
     },
-    advance: (transactions = [], afterMs) => {
-      const applied = world.take(world.block(transactions, afterMs));
+    advance: (transactions = [], afterMs, speaks) => {
+      const applied = world.take(world.block(transactions, afterMs, speaks));
       assert.ok(applied.ok, applied.ok ? '' : `${applied.code} ${applied.detail}`);
       return applied.value;
     },
-    endow: (nodeId, amount) => {
-      const draft = createDraft(state);
-      const account = accountOf(draft, nodeId);
-      draft.put('account', nodeId, { ...account, balance: account.balance + amount });
-      const chain = chainOf(draft);
-      draft.put('chain', '', { ...chain, minted: chain.minted + amount });
-      commit(state, draft.changes());
-    },
+    endow: (nodeId, amount) => endowState(state, nodeId, amount),
     balance: (nodeId) => accountOf(state, nodeId).balance,
     checkSupply: () => {
       const { minted, burned, bonded } = chainOf(state);

@@ -203,11 +203,17 @@ export interface ValidatorDocument {
   readonly stage: number;
   readonly registered: boolean;
   readonly convicted: boolean;
+  /** Number of its newest block, or of the block before it began to vote. */
+  readonly proposedAt: number;
+  /** Block that ended the epoch in which it was found silent; null while it was not. */
+  readonly jailedAt: number | null;
 }
 
 export function validatorDocument(state: LedgerState, id: string): ValidatorDocument {
-  const { publicKey, founderWeight, stage, registered, convicted } = state.get('member', id)!;
+  const { publicKey, founderWeight, stage, registered, convicted, ...row } = state.get('member', id)!;
   const weight = chainOf(state).voters.find(([voter]) => voter === id)?.[1] ?? null;
   const stake = String(accountOf(state, id).stake);
-  return { id, publicKey: toHex(publicKey), weight, founderWeight, stake, stage, registered, convicted };
+  const spoke = { proposedAt: row.proposedAt, jailedAt: row.jailedAt > 0 ? row.jailedAt : null };
+  const member = { publicKey: toHex(publicKey), weight, founderWeight, stake, stage, registered, convicted };
+  return { id, ...member, ...spoke };
 }

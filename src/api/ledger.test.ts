@@ -207,8 +207,8 @@ test('the head, validators, audits, escrows and slashes are shown', async () => 
   const { validators, total } = await get('/validators');
   assert.equal(total, 4);
   assert.deepEqual(
-    [validators[0].weight > 0, validators[0].founderWeight, validators[0].stake],
-    [true, 1, '0'],
+    [validators[0].weight > 0, validators[0].founderWeight, validators[0].stake, validators[0].jailedAt],
+    [true, 1, '0', null],
   );
   const { audits } = await get('/audits');
   assert.deepEqual([audits[0].id, audits[0].reward], ['ab'.repeat(32), '12']);

@@ -5,7 +5,7 @@ import { defaultLedger } from '../peer/policy.ts';
 /** Of one core, for each node: such a swarm is there for the audits. */
 export const auditedShare = 0.5;
 
-/** Every proof is audited that the auditors have time for. */
+/** Every proof is audited that the auditors have time for, and epochs are short, so that the silent are dropped soon. */
 export function auditedLedger(innerSteps: number): LedgerPolicy {
   return {
     ...defaultLedger(innerSteps),
@@ -13,5 +13,7 @@ export function auditedLedger(innerSteps: number): LedgerPolicy {
     auditRates: [{ below: Number.MAX_SAFE_INTEGER, rate: 1000 }],
     auditsPerBlockMax: 2,
     auditsOpenMax: 4,
+    epochBlocks: 20,
+    silentTurns: 3,
   };
 }

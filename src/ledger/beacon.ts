@@ -54,6 +54,7 @@ export function advanceBeacon(draft: Draft, block: LedgerBlock): Outcome<void> {
     ...member,
     beacon: commitment ?? preimage,
     beaconAt: commitment ? block.number : member.beaconAt,
+    proposedAt: block.number,
   });
   const chain = chainOf(draft);
   const before = chain.seeds.at(-1)!;

@@ -43,6 +43,8 @@ export function genesisState(founders: readonly Founder[], constants: LedgerCons
         convicted: false,
         beacon: null,
         beaconAt: 0,
+        proposedAt: 0,
+        jailedAt: 0,
       },
     })),
   );

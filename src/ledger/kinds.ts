@@ -4,6 +4,7 @@
  */
 import { advanceDuties } from './duties.ts';
 import type { EndBlockStep, TransactionRule } from './rules.ts';
+import { dropSilent } from './silence.ts';
 import { auditCommit } from './transactions/audit-commit.ts';
 import { auditReveal } from './transactions/audit-reveal.ts';
 import { challenge } from './transactions/challenge.ts';
@@ -46,4 +47,4 @@ export const rulesByKind: ReadonlyMap<string, TransactionRule<unknown>> = new Ma
   rules.map((rule) => [rule.kind, rule]),
 );
 
-export const endBlockSteps: readonly EndBlockStep[] = [advanceDuties];
+export const endBlockSteps: readonly EndBlockStep[] = [advanceDuties, dropSilent];

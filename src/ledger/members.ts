@@ -32,7 +32,8 @@ export function electVoters(view: LedgerView, policy: LedgerPolicy, bonded: bigi
     .sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-function weightOf(member: MemberRow, stake: bigint, policy: LedgerPolicy, bonded: bigint): bigint {
+/** Of a member, unless it wants no vote or must have none. */
+export function weightOf(member: MemberRow, stake: bigint, policy: LedgerPolicy, bonded: bigint): bigint {
   if (!member.registered || member.convicted) return 0n;
   const whole = BigInt(policy.founderFadeStake);
   const left = bonded < whole ? whole - bonded : 0n;
@@ -49,6 +50,12 @@ function weightOf(member: MemberRow, stake: bigint, policy: LedgerPolicy, bonded
 export function endEpoch(draft: Draft, { constants, timeMs }: BlockContext): void {
   const chain = chainOf(draft);
   const elected = electVoters(draft, constants.policy, chain.bonded);
+  const before = new Set(chain.voters.map(([nodeId]) => nodeId));
+  for (const [nodeId] of elected) {
+    // Turns count from where it begins to have any.
+    if (!before.has(nodeId))
+      draft.put('member', nodeId, { ...draft.get('member', nodeId)!, proposedAt: chain.number });
+  }
   draft.put('chain', '', {
     ...chain,
     epoch: chain.epoch + 1,

@@ -6,7 +6,7 @@ import { changeStake, takeStake } from './bonding.ts';
 import type { Draft } from './draft.ts';
 import { accountOf, burn, credit, numberKey, shareOf } from './money.ts';
 import type { BlockContext } from './rules.ts';
-import type { Amount } from './tables.ts';
+import type { Amount, SlashRow } from './tables.ts';
 import { newProver } from './vesting.ts';
 
 export type SlashReason =
@@ -41,13 +41,17 @@ export function convict(draft: Draft, context: BlockContext, guilt: Guilt): Amou
       : shareOf(seized, context.constants.policy.reporterShare) / BigInt(reporters.length);
   for (const reporter of reporters) credit(draft, reporter, share);
   burn(draft, seized + forfeited - share * BigInt(reporters.length));
-  const height = numberKey(context.number);
-  const index = draft.keys('slash', `${height}/`).length;
   const amount = seized + forfeited;
-  const row = { node, reason, amount, reporter: reporters[0] ?? null };
-  draft.put('slash', `${height}/${String(index).padStart(4, '0')}`, row);
+  recordSlash(draft, context, { node, reason, amount, reporter: reporters[0] ?? null });
   markConvicted(draft, guilt);
   return amount;
+}
+
+/** For everybody to read. */
+export function recordSlash(draft: Draft, { number }: BlockContext, row: SlashRow): void {
+  const height = numberKey(number);
+  const index = draft.keys('slash', `${height}/`).length;
+  draft.put('slash', `${height}/${String(index).padStart(4, '0')}`, row);
 }
 
 /** Stake, unbonding stake, vesting and bond, out of their rows. */

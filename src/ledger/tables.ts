@@ -24,7 +24,7 @@ export interface MemberRow {
   readonly founderWeight: number;
   /** The stage that it holds, counted from 0: whose state hashes it states. */
   readonly stage: number;
-  /** Wants to vote: false once it left, or was convicted of equivocation. */
+  /** Wants to vote: false once it left, was convicted of equivocation, or was found silent. */
   readonly registered: boolean;
   /** Equivocated: it never votes again, and is not punished twice. */
   readonly convicted: boolean;
@@ -32,6 +32,10 @@ export interface MemberRow {
   readonly beacon: Uint8Array | null;
   /** Number of the block in which it committed to the chain; 0 before. */
   readonly beaconAt: number;
+  /** Number of its newest block, or of the block before it began to vote. */
+  readonly proposedAt: number;
+  /** Number of the block that ended the epoch in which it was found silent, until it registers again; else 0. */
+  readonly jailedAt: number;
 }
 
 /** Under the prover's id. */
@@ -123,7 +127,7 @@ export interface EscrowRow {
 /** Under '<height of the block>/<index>'. */
 export interface SlashRow {
   readonly node: string;
-  /** Coded, e.g. `false-proof`, `withheld-evidence`, `equivocation`, `driver-fraud`, `false-verdict`. */
+  /** Coded, e.g. `false-proof`, `withheld-evidence`, `equivocation`, `driver-fraud`, `false-verdict`, `silence`. */
   readonly reason: string;
   readonly amount: Amount;
   readonly reporter: string | null;

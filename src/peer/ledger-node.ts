@@ -13,6 +13,7 @@ import type { Waiting } from '../ledger/mempool.ts';
 import type { TransactionRule } from '../ledger/rules.ts';
 import type { LedgerStore } from '../ledger/store.ts';
 import { equivocation } from '../ledger/transactions/equivocation.ts';
+import { register } from '../ledger/transactions/register.ts';
 import type { Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import type { HashHex } from '../std/hash.ts';
@@ -25,6 +26,7 @@ import { type LedgerKeeper, openLedger, type TakenBlock } from './ledger.ts';
 import { runConsensus } from './ledger-sync-live.ts';
 import type { NetworkManifest } from './network.ts';
 import { refusedProofEvent } from './refused-proof.ts';
+import { returnDue } from './return-to-vote.ts';
 import { createTransactions } from './transactions.ts';
 
 export interface LedgerNodeOptions {
@@ -97,6 +99,8 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
     judge,
     onBlock: (taken) => {
       transactions.noteBlock();
+      const due = returnDue(keeper.state(), key.nodeId, keeper.constants.policy);
+      if (due) send(register, due);
       if (listOf(taken.block) === undefined) rounds.remind();
       for (const listener of [...listeners]) listener(taken);
     },
