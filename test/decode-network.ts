@@ -13,6 +13,7 @@ import { createDecodeClient, type DecodeClient, type DecodeFailover } from '../s
 import { serveDecode } from '../src/pipeline/decode-server.ts';
 import { createDecodeService, type DecodeService } from '../src/pipeline/decode-service.ts';
 import { createLinkWatch } from '../src/pipeline/link-watch.ts';
+import type { ServiceMeter, ServicePayer } from '../src/pipeline/payment.ts';
 import { createRouter } from '../src/pipeline/routing.ts';
 import { must } from '../src/std/assert.ts';
 import { utf8 } from '../src/std/bytes.ts';
@@ -81,6 +82,22 @@ export interface DecodeNetworkOptions {
   /** The caller holds this stage itself. */
   readonly callerStage?: number;
   readonly seed?: number;
+  /** Nodes that are there already, in the place of new ones. */
+  readonly on?: DecodeGround;
+}
+
+/** Who stands where, and what it has to do with pay. */
+export interface DecodeGround {
+  readonly clock: VirtualClock;
+  readonly hub: MemoryHub;
+  serving(stage: number, replica: number): DecodeSeat;
+  readonly caller: DecodeSeat;
+}
+
+export interface DecodeSeat {
+  readonly transport: Transport;
+  readonly meter?: ServiceMeter;
+  readonly payer?: ServicePayer;
 }
 
 /** Compiles equal graphs once: programs hold no state, and compiling takes most of a test's time. */
@@ -109,29 +126,26 @@ export function weightsOf(spec: StageSpec): Readonly<Record<string, Float32Array
 
 export function createDecodeNetwork(options: DecodeNetworkOptions): DecodeNetwork {
   const { stages, replicas, callerStage, seed = 1 } = options;
-  const clock = createVirtualClock();
+  const { on } = options;
+  const clock = on?.clock ?? createVirtualClock();
   const random = seededRandom(sha256(utf8(`decode network ${seed}`)));
   const frozen = (id: string) => everyone.some((node) => node.id === id && node.isFrozen);
-  const hub = createMemoryHub({
-    clock,
-    random,
-    link: (from, to) => ({ delayMs: 2, lost: frozen(from) || frozen(to) }),
-  });
+  const link = (from: string, to: string) => ({ delayMs: 2, lost: frozen(from) || frozen(to) });
+  const hub = on?.hub ?? createMemoryHub({ clock, random, link });
   const cut = cutStages(decodeConfig, stages);
   const forgotten = new Set<string>();
   const nodes = cut.map((spec, stage) =>
     Array.from({ length: replicas }, (_, i) => {
-      const id = idOf(`stage ${stage} replica ${i}`);
-      return decodeNode(options, clock, hub.join(id), spec, stage);
+      const seat = on?.serving(stage, i) ?? { transport: hub.join(idOf(`stage ${stage} replica ${i}`)) };
+      return decodeNode(options, clock, seat, spec, stage);
     }),
   );
   const everyone: DecodeNode[] = nodes.flat();
-  const caller = hub.join(idOf('caller'));
+  const seat = on?.caller ?? { transport: hub.join(idOf('caller')) };
+  const caller = seat.transport;
   const failovers: DecodeFailover[] = [];
   const own =
-    callerStage === undefined
-      ? undefined
-      : decodeNode(options, clock, caller, cut[callerStage]!, callerStage);
+    callerStage === undefined ? undefined : decodeNode(options, clock, seat, cut[callerStage]!, callerStage);
   const client = createDecodeClient({
     config: decodeConfig,
     stages: cut,
@@ -143,6 +157,7 @@ export function createDecodeNetwork(options: DecodeNetworkOptions): DecodeNetwor
     candidates: (stage) =>
       nodes[stage]!.map(({ id }) => id).filter((id) => caller.peers().includes(id) && !forgotten.has(id)),
     ...(own && { local: { stage: own.stage, service: own.service } }),
+    ...(seat.payer && { payer: seat.payer }),
     onFailover: (failover) => failovers.push(failover),
   });
   return {
@@ -164,7 +179,7 @@ function idOf(name: string): string {
 function decodeNode(
   { engine, slots = 32, serviceMs = 3 }: DecodeNetworkOptions,
   clock: VirtualClock,
-  transport: Transport,
+  { transport, meter }: DecodeSeat,
   spec: StageSpec,
   stage: number,
 ): DecodeNode {
@@ -194,7 +209,7 @@ function decodeNode(
     },
   });
   const entries = { embedding: spec.embedding, width: decodeConfig.width };
-  serveDecode({ service, stage, entries, transport, clock });
+  serveDecode({ service, stage, entries, transport, clock, ...(meter && { meter }) });
   const node: DecodeNode = {
     id: transport.self,
     stage,

@@ -22,7 +22,6 @@ export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
   const rejected = Object.entries(totals.contributionsRejected).map(
     ([code, count]): Sample => [{ code }, count],
   );
-  const single = (value: number | null): Sample[] => [[{}, value]];
   return [
     metric('info', 'gauge', 'What this node is; always 1.', [[info, 1]]),
     metric('uptime_seconds', 'gauge', 'Since the process started.', single(status.uptimeMs / 1000)),
@@ -82,7 +81,6 @@ export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
 
 /** Amounts are micro-NEURO: above 2^53 the last digits are rounded, as every reader of such metrics would. */
 function ledgerMetrics({ ledger, members }: NodeStatus): string[] {
-  const single = (value: number): Sample[] => [[{}, value]];
   return [
     metric('ledger_block', 'gauge', 'Number of the newest final block.', single(ledger.number)),
     metric('ledger_epoch', 'gauge', 'The epoch whose members vote.', single(ledger.epoch)),
@@ -114,7 +112,6 @@ function pipelineMetrics(stage: StageFacts, pipeline: PipelineStatus): string[] 
   const held = { stage: String(stage.index), stages: String(stage.count), roles: stage.roles.join(' ') };
   const replicas = pipeline.replicas.map((count, index): Sample => [{ stage: String(index) }, count]);
   const depths = Object.entries(pipeline.queue).map(([of, depth]): Sample => [{ class: of }, depth]);
-  const single = (value: number | null): Sample[] => [[{}, value]];
   return [
     metric('stage_info', 'gauge', 'The stage this node holds; always 1.', [[held, 1]]),
     metric('stage_replicas', 'gauge', 'Nodes known to hold a stage, this one included.', replicas),
@@ -168,6 +165,10 @@ function textMetrics(text: TextCounts): string[] {
     metric('text_streams', 'gauge', 'Answers that are being streamed.', [[{}, text.streams]]),
     metric('text_generations_ended_total', 'counter', 'Generations that ended, by reason.', ended),
   ];
+}
+
+function single(value: number | null): Sample[] {
+  return [[{}, value]];
 }
 
 function metric(name: string, type: 'gauge' | 'counter', help: string, samples: readonly Sample[]): string {
