@@ -8,10 +8,8 @@ import { announce, announcementFields } from '../src/ledger/announcement.ts';
 import { ownBeacon } from '../src/ledger/beacon.ts';
 import type { LedgerBlock } from '../src/ledger/block.ts';
 import type { Change } from '../src/ledger/draft.ts';
-import { accountOf, chainOf } from '../src/ledger/money.ts';
 import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import { assembleBlock } from '../src/ledger/propose.ts';
-import { commit, createDraft } from '../src/ledger/state.ts';
 import { tableNames } from '../src/ledger/tables.ts';
 import type { Transaction } from '../src/ledger/transaction.ts';
 import type { LedgerKeeper, TakenBlock } from '../src/peer/ledger.ts';
@@ -20,6 +18,7 @@ import { defaultOuter } from '../src/peer/policy.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../src/std/codec.ts';
 import { sha256, sha256Hex } from '../src/std/hash.ts';
+import { endowState } from './ledger-world.ts';
 import { tinyConfig, tinySettings } from './tiny-replica.ts';
 
 /** Of the smallest model; all keys are members of weight 1. */
@@ -65,12 +64,7 @@ export function listTransaction(list: Uint8Array): Transaction {
 /** Money out of nothing, counted as minted, in memory and in the store: before the first block. */
 export async function endow(ledger: LedgerKeeper, nodeId: string, amount: bigint): Promise<void> {
   const state = ledger.state();
-  const draft = createDraft(state);
-  const account = accountOf(draft, nodeId);
-  draft.put('account', nodeId, { ...account, balance: account.balance + amount });
-  const chain = chainOf(draft);
-  draft.put('chain', '', { ...chain, minted: chain.minted + amount });
-  commit(state, draft.changes());
+  endowState(state, nodeId, amount);
   const rows = tableNames.flatMap((table) =>
     state.keys(table).map((key): Change => ({ table, key, row: state.get(table, key) })),
   );
