@@ -80,7 +80,7 @@ interface Line {
 }
 
 const lines: Line[] = [];
-const wasm = await startAuditProcess(settings, { priority: 'normal' });
+const wasm = await startAuditProcess([settings], { priority: 'normal' });
 const idleCpuMs = await wasm.service.cpuMs();
 
 /** Trains rounds alone on `threads` until so many intervals are made and audited. */
@@ -93,7 +93,7 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
     ...(values['wasm-only'] ? [] : [[engineName(others), native] as const]),
   ];
   const { flatLength } = await replica.info();
-  const rules = { ...training, intervalSteps, flatLength, tolerance: toleranceMax };
+  const rules = { ...training, intervalSteps, flatLength, tolerance: toleranceMax, pipeline: null };
   const request = {
     transport: { request: async () => ({ ok: false }), penalize: () => {} } as unknown as Transport,
     shelf: createEvidenceShelf({ bytesMax: 0 }),
@@ -127,6 +127,8 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
       tokens: batches * training.batch * training.sequence,
       states: [before, ...states].map(toHex),
       contribution: blobHash,
+      stage: 0,
+      work: null,
       previous,
     };
     const closed = await replica.closeRound({
@@ -141,6 +143,7 @@ async function prove(threads: number, intervals: number, nodeId: string): Promis
         const found = await auditInterval({
           ...{ claim, interval, rules, dataset, executor },
           fetch: (wanted) => fetchEvidence(request, wanted),
+          fetchBytes: async () => undefined,
         });
         const prover = `native, ${threads} thread${threads > 1 ? 's' : ''}`;
         const { code, disagreement } = found;

@@ -47,6 +47,7 @@ export const auditRules: Omit<AuditRules, 'flatLength'> = {
   totalSteps: 100,
   floorRatio: 0.1,
   tolerance: toleranceMax,
+  pipeline: null,
 };
 
 /** What a cheater may do otherwise; everything honest by default. */
@@ -119,6 +120,8 @@ function claimOf(
   assert.ok(recorded);
   return {
     ...rest,
+    stage: 0,
+    work: null,
     round: record.round,
     base: record.base,
     firstStep: 0,
@@ -167,5 +170,14 @@ export async function auditOne(
     signal: new AbortController().signal,
   };
   const fetch = (wanted: readonly WantedState[]) => fetchEvidence(request, wanted);
-  return auditInterval({ claim, interval, rules: { ...rules, flatLength }, dataset, fetch, executor });
+  const fetchBytes = async () => undefined;
+  return auditInterval({
+    claim,
+    interval,
+    rules: { ...rules, flatLength },
+    dataset,
+    fetch,
+    fetchBytes,
+    executor,
+  });
 }

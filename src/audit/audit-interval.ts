@@ -11,6 +11,7 @@ import {
   zeroLeafHashes,
 } from '../diloco/local-state.ts';
 import type { Dataset } from '../genesis/dataset.ts';
+import { driversServedMax } from '../ledger/plausibility.ts';
 import { intervalsOf } from '../ledger/proof.ts';
 import { assert, must } from '../std/assert.ts';
 import { equalBytes } from '../std/bytes.ts';
@@ -19,12 +20,15 @@ import { accept, type Outcome, type Rejection } from '../std/outcome.ts';
 import { intervalRange, type TrainingClaim, wantedStates } from './claim.ts';
 import type { HeldState, WantedState } from './evidence.ts';
 import type { Finding, FindingCode, ReExecution, ReExecutor } from './re-execute.ts';
+import { type FetchBytes, type PipelineRules, stageStepsOf } from './stage-work.ts';
 import { type StepRules, stepsOf } from './steps.ts';
 
 export interface AuditRules extends StepRules {
   readonly intervalSteps: number;
   readonly flatLength: number;
   readonly tolerance: number;
+  /** Where the model is cut into several stages; null where it is held whole. */
+  readonly pipeline: PipelineRules | null;
 }
 
 export interface AuditOptions {
@@ -35,6 +39,8 @@ export interface AuditOptions {
   readonly dataset: Dataset;
   /** `fetchEvidence`, bound to peers and shelf. */
   readonly fetch: (wanted: readonly WantedState[]) => Promise<Outcome<HeldState[]>>;
+  /** The list of a stage's steps, their evidence, and rows. */
+  readonly fetchBytes: FetchBytes;
   readonly executor: Pick<ReExecutor, 'execute' | 'nextFeedback'>;
 }
 
@@ -64,8 +70,10 @@ export async function auditInterval(options: AuditOptions): Promise<AuditVerdict
   // What is wrong with the chain is said after the re-execution: its hash shows that the auditor has done the work.
   const chain = await checkChain(options, evidence.value);
   if (chain && chain.code === 'withheld') return withheld(chain);
+  const steps = await claimedSteps(options);
+  if (!steps.ok) return steps.code === 'withheld' ? withheld(steps) : isFalse(steps as Fault);
 
-  const found = await executor.execute(await reExecution(options, evidence.value));
+  const found = await executor.execute(reExecution(options, evidence.value, steps.value));
   const { stateHash, disagreement } = found;
   const { code, detail } = chain ?? found;
   return {
@@ -97,11 +105,18 @@ function checkForm(claim: TrainingClaim, rules: AuditRules): Fault | undefined {
   const { firstStep, endStep, states, batches, tokens, previous } = claim;
   const { innerSteps, intervalSteps, microbatches, batch, sequence } = rules;
   const steps = endStep - firstStep;
-  if (firstStep < 0 || steps < 1 || endStep > innerSteps)
-    return fault('wrong-place', `steps ${firstStep} to ${endStep} of ${innerSteps}`);
+  const stepsMax = innerSteps * (claim.stage === 0 ? 1 : driversServedMax);
+  if (firstStep < 0 || steps < 1 || endStep > stepsMax)
+    return fault('wrong-place', `steps ${firstStep} to ${endStep} of ${stepsMax}`);
+  if ((claim.work === null) !== (rules.pipeline === null))
+    return fault('wrong-work', 'no list of steps, or one too many');
   if (states.length !== intervalsOf(claim, intervalSteps) + 1)
     return fault('wrong-place', `${states.length} states for ${steps} steps`);
-  if (batches !== steps * microbatches) return fault('wrong-place', `${batches} batches in ${steps} steps`);
+  // A stage may have lost microbatches: its list says how many each step had.
+  const isCount = rules.pipeline
+    ? batches >= steps && batches <= steps * microbatches
+    : batches === steps * microbatches;
+  if (!isCount) return fault('wrong-place', `${batches} batches in ${steps} steps`);
   if (firstStep > 0 && (previous?.round !== claim.round || previous.state !== states[0]))
     return fault('broken-chain', 'not where the proof before ended');
   if (tokens !== batches * batch * sequence)
@@ -208,6 +223,7 @@ async function checkChain(
   if (!held.ok) return held;
   const [last, lastBase] = held.value;
   const { counted, leftOut } = await executor.nextFeedback({
+    stage: claim.stage,
     base: must(lastBase?.tensors.weights, 'w_r'),
     weights: must(last?.tensors.weights, 'weights'),
     errorFeedback: must(last?.tensors.errorFeedback, 'feedback'),
@@ -219,13 +235,20 @@ async function checkChain(
     : fault('wrong-feedback', 'not what the round before left');
 }
 
-/** The states fetched and the batches that the sampler gives this node for these steps. */
-async function reExecution(options: AuditOptions, evidence: Evidence): Promise<ReExecution> {
+/** Of the drawn interval: from the sampler, or from what a stage and its neighbours signed. */
+async function claimedSteps(options: AuditOptions): Promise<Outcome<ReExecution['steps']>> {
   const { claim, interval, rules } = options;
-  const { start, end, feedback, contributionBase } = evidence;
   const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
-  const steps = await stepsOf(options, from, to);
+  return rules.pipeline ? stageStepsOf(options, from, to) : accept(await stepsOf(options, from, to));
+}
+
+function reExecution(
+  { claim, rules }: AuditOptions,
+  { start, end, feedback, contributionBase }: Evidence,
+  steps: ReExecution['steps'],
+): ReExecution {
   return {
+    stage: claim.stage,
     place: must(placeOf(start.index, rules.flatLength), 'checked before'),
     start: trainedOf(start),
     end: trainedOf(end),

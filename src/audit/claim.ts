@@ -9,9 +9,11 @@ import { fromHex, toHex } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
 import type { WantedState } from './evidence.ts';
 
-/** Steps of one round, claimed by a node that holds the whole model. */
+/** Steps of one round, of the whole model or of one stage of several. */
 export interface TrainingClaim {
   readonly nodeId: string;
+  /** From 0. */
+  readonly stage: number;
   readonly round: number;
   /** State hash of (w_r, v), from the ledger. */
   readonly base: HashHex;
@@ -24,6 +26,8 @@ export interface TrainingClaim {
   readonly states: readonly HashHex[];
   /** Blob hash of the contribution that the round's work became, when it ends here; null otherwise. */
   readonly contribution: HashHex | null;
+  /** SHA-256 of the list of its steps, where it holds one stage of several; null otherwise. */
+  readonly work: HashHex | null;
   /** The node's training proof before this one, as the ledger has it; null when this is its first. */
   readonly previous: PreviousClaim | null;
 }
@@ -40,9 +44,11 @@ export interface PreviousClaim {
 
 /** A proof's claim. What is not in the proof is the ledger's to say. */
 export function claimOfProof(nodeId: string, body: ProofBody, previous: PreviousClaim | null): TrainingClaim {
-  const { round, firstStep, endStep, batches, tokens, base, before, states, contribution } = body;
+  const { stage, round, firstStep, endStep, batches, tokens, base, before, states } = body;
+  const { contribution, work } = body;
   return {
     nodeId,
+    stage,
     round,
     base: toHex(base),
     firstStep,
@@ -51,6 +57,7 @@ export function claimOfProof(nodeId: string, body: ProofBody, previous: Previous
     tokens,
     states: [before, ...states].map(toHex),
     contribution: contribution && toHex(contribution),
+    work: work && toHex(work),
     previous,
   };
 }

@@ -43,12 +43,15 @@ function fetchFrom(shelf: EvidenceShelf) {
 function dutyOf(claim: TrainingClaim, interval: number, shelf: EvidenceShelf) {
   const { clock, advance } = virtualClock();
   let cpuMs = 0;
+  const due = new AbortController();
+  clock.setTimer(60_000, () => due.abort());
   const options: DutyOptions = {
     claim,
     interval,
     rules,
     dataset: auditDataset,
     fetch: fetchFrom(shelf),
+    fetchBytes: async () => undefined,
     executor,
     networkId: new Uint8Array(32).fill(1),
     auditor: 'ab'.repeat(32),
@@ -57,7 +60,7 @@ function dutyOf(claim: TrainingClaim, interval: number, shelf: EvidenceShelf) {
     clock,
     budget: createAuditBudget({ clock }),
     cpuMs: async () => (cpuMs += 500),
-    untilMs: 60_000,
+    due: due.signal,
     signal: new AbortController().signal,
   };
   return { options, advance, clock };
@@ -66,8 +69,18 @@ function dutyOf(claim: TrainingClaim, interval: number, shelf: EvidenceShelf) {
 async function provide(claim: TrainingClaim, interval: number) {
   const shelf = createEvidenceShelf({ bytesMax: 1e9 });
   const { replica } = prover;
-  const provided = await provideEvidence({ claim, interval, rules, dataset: auditDataset, replica, shelf });
+  const own = { replica, work: undefined, shelf };
+  const provided = await provideEvidence({ claim, interval, rules, dataset: auditDataset, ...own });
   return { shelf, provided };
+}
+
+/** In virtual time. */
+async function run(options: DutyOptions, advance: (ms: number) => Promise<void>) {
+  let done: { readonly value: Awaited<ReturnType<typeof performDuty>> } | undefined;
+  void performDuty(options).then((value) => (done = { value }));
+  for (let i = 0; i < 200 && !done; i++) await advance(500);
+  assert.ok(done, 'still waiting');
+  return done.value;
 }
 
 for (const interval of [0, 1, 2]) {
@@ -106,13 +119,6 @@ test('evidence that comes late is waited for; what does not come in time is with
   const claim = claims[1]!;
   const { shelf } = await provide(claim, 1);
   const empty = createEvidenceShelf({ bytesMax: 1e9 });
-  const run = async (options: DutyOptions, advance: (ms: number) => Promise<void>) => {
-    let done: { readonly value: Awaited<ReturnType<typeof performDuty>> } | undefined;
-    void performDuty(options).then((value) => (done = { value }));
-    for (let i = 0; i < 200 && !done; i++) await advance(500);
-    assert.ok(done, 'still waiting');
-    return done.value;
-  };
   const never = dutyOf(claim, 1, empty);
   const withheld = await run(never.options, never.advance);
   assert.equal(withheld?.finding.verdict, 'withheld');
@@ -125,7 +131,8 @@ test('evidence that comes late is waited for; what does not come in time is with
 });
 
 test('an audit that the budget does not afford in time is not done', async () => {
-  const { options } = dutyOf(claims[1]!, 1, createEvidenceShelf({ bytesMax: 1e9 }));
+  const { options, advance, clock } = dutyOf(claims[1]!, 1, createEvidenceShelf({ bytesMax: 1e9 }));
   options.budget.spent(10_000, 2);
-  assert.equal(await performDuty(options), undefined);
+  assert.equal(await run(options, advance), undefined);
+  assert.ok(clock.nowMs() >= 60_000, 'it waited as long as it could');
 });

@@ -21,8 +21,8 @@ export interface DutyOptions extends AuditOptions {
   readonly budget: AuditBudget;
   /** Compute time that the executor has used so far. */
   readonly cpuMs: () => Promise<number>;
-  /** When to commit at the latest: evidence that has not come by then counts as withheld. */
-  readonly untilMs: number;
+  /** Aborts when there is just time left to commit: evidence that has not come by then counts as withheld. */
+  readonly due: AbortSignal;
   /** Ends it without a verdict: the node stops, or the duty is gone. */
   readonly signal: AbortSignal;
 }
@@ -36,25 +36,29 @@ export interface DutyResult {
 
 /** Between two attempts to get the evidence. */
 const retryMs = 2_000;
+/** Between two looks at a budget that may never suffice. */
+const waitMsMax = 60_000;
 
 /** Undefined when the budget does not allow it in time: an audit that was not done is never a pass. Rejects on abort. */
 export async function performDuty(options: DutyOptions): Promise<DutyResult | undefined> {
-  const { claim, interval, rules, clock, budget, untilMs, signal } = options;
+  const { claim, interval, rules, budget, signal } = options;
   const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
-  for (;;) {
-    const waitMs = budget.waitMs(to - from);
-    if (waitMs === 0) break;
-    if (clock.nowMs() + waitMs > untilMs) return undefined;
-    await sleep(clock, waitMs, signal);
-  }
+  for (let waitMs = budget.waitMs(to - from); waitMs > 0; waitMs = budget.waitMs(to - from))
+    if (!(await rest(options, Math.min(waitMs, waitMsMax)))) return undefined;
   for (;;) {
     signal.throwIfAborted();
     const before = await options.cpuMs();
     const finding = await auditInterval(options);
     budget.spent((await options.cpuMs()) - before, to - from);
-    if (finding.verdict !== 'withheld' || clock.nowMs() + retryMs > untilMs) return result(options, finding);
-    await sleep(clock, retryMs, signal);
+    if (finding.verdict !== 'withheld' || !(await rest(options, retryMs))) return result(options, finding);
   }
+}
+
+/** False when it is time to commit. Rejects on abort. */
+async function rest({ clock, signal, due }: DutyOptions, forMs: number): Promise<boolean> {
+  await sleep(clock, forMs, AbortSignal.any([signal, due])).catch(() => {});
+  signal.throwIfAborted();
+  return !due.aborted;
 }
 
 function result({ networkId, auditor, duty, salt }: DutyOptions, finding: AuditVerdict): DutyResult {

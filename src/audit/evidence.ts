@@ -44,6 +44,9 @@ export interface EvidenceShelf extends EvidenceSource {
   putLeaf(stateHash: HashHex, index: number, leafHash: Uint8Array, bytes: Uint8Array): void;
   /** By its own hash, of whatever state: states share leaves. */
   byHash(leafHash: Uint8Array): Uint8Array | undefined;
+  /** Bytes under their own SHA-256, which the caller has checked. */
+  putBytes(hash: HashHex, bytes: Uint8Array): void;
+  bytesOf(hash: HashHex): Uint8Array | undefined;
   /** After the verdict. */
   forget(stateHash: HashHex): void;
   readonly bytes: number;
@@ -53,6 +56,9 @@ interface Shelved {
   readonly encoded: Uint8Array;
   readonly leaves: Map<number, string>;
 }
+
+/** Beside the states, which go by their hashes. */
+const bytesName = (hash: HashHex) => `bytes/${hash}`;
 
 /** Keeps at most so many bytes: the states put longest ago go first. */
 export function createEvidenceShelf({ bytesMax }: { readonly bytesMax: number }): EvidenceShelf {
@@ -78,22 +84,25 @@ export function createEvidenceShelf({ bytesMax }: { readonly bytesMax: number })
       forget(hash);
     }
   };
+  const putIndex = (name: string, encoded: Uint8Array) => {
+    if (states.has(name)) return;
+    states.set(name, { encoded, leaves: new Map() });
+    held += encoded.length;
+    bound(name);
+  };
   return {
     get bytes() {
       return held;
     },
+    putBytes: (hash, bytes) => putIndex(bytesName(hash), bytes),
+    bytesOf: (hash) => states.get(bytesName(hash))?.encoded,
     index: async (stateHash) => states.get(stateHash)?.encoded,
     leaf: async (stateHash, index) => {
       const hash = states.get(stateHash)?.leaves.get(index);
       return hash === undefined ? undefined : leaves.get(hash)?.bytes;
     },
     byHash: (leafHash) => leaves.get(toHex(leafHash))?.bytes,
-    putIndex: (stateHash, encoded) => {
-      if (states.has(stateHash)) return;
-      states.set(stateHash, { encoded, leaves: new Map() });
-      held += encoded.length;
-      bound(stateHash);
-    },
+    putIndex,
     putLeaf: (stateHash, index, leafHash, bytes) => {
       const state = states.get(stateHash);
       if (!state || state.leaves.has(index)) return;

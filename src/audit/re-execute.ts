@@ -22,7 +22,7 @@ import type { HashHex } from '../std/hash.ts';
 import type { Engine } from '../tensor/engine.ts';
 import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { compareStates } from './compare.ts';
-import { makeStageStep, rowDistance, type StageStep } from './stage-step.ts';
+import { makeStageSteps, type StageFinding, type StageStep } from './stage-step.ts';
 import type { ClaimedStep } from './steps.ts';
 import { type Disagreement, toleranceMax } from './tolerance.ts';
 
@@ -36,6 +36,8 @@ export interface ClaimedTensors {
 }
 
 export interface ReExecution {
+  /** Of the prover, from 0. */
+  readonly stage: number;
   /** Where the interval begins. */
   readonly place: LocalPlace;
   readonly start: ClaimedTensors;
@@ -43,8 +45,8 @@ export interface ReExecution {
   readonly end: ClaimedTensors;
   /** Leaf hashes of the error feedback, which no inner step changes. */
   readonly feedbackLeaves: Leaves;
-  /** Of a whole model from its batches, of a stage from the rows that reached it. */
-  readonly steps: readonly (ClaimedStep | StageStep)[];
+  /** Of a whole model from its batches, of a stage of several from the rows that reached it. */
+  readonly steps: readonly ClaimedStep[] | readonly StageStep[];
   /** For the last interval of a round that made a contribution: of what, and the hash of its blob. */
   readonly contribution?: {
     readonly base: Leaves;
@@ -56,6 +58,7 @@ export interface ReExecution {
 
 /** From a round's end to the next one's start. */
 export interface FeedbackRequest {
+  readonly stage: number;
   readonly base: Leaves;
   readonly weights: Leaves;
   readonly errorFeedback: Leaves;
@@ -80,6 +83,12 @@ export type FindingCode =
   | 'moments-mismatch'
   /** A stage sent its neighbours other rows than it had computed. */
   | 'wrong-rows'
+  /** A Driver's norm is not that of the gradients; or a stage took a step by one smaller than its own gradient's. */
+  | 'wrong-norm'
+  /** The list of a stage's steps, or what it says of one of them, is not what a stage could have made. */
+  | 'wrong-work'
+  /** A neighbour's signature, or the Driver's, under a stage's step is missing or wrong. */
+  | 'unsigned-work'
   /** The contribution is not the compression of the audited state. */
   | 'wrong-contribution'
   /** The round's start is not the agreed state. */
@@ -97,8 +106,9 @@ export interface Finding {
   /** Of the state that the auditor's engine came to. */
   readonly stateHash: HashHex;
   readonly disagreement: Disagreement;
-  /** Relative L2 distance of what a stage sent from what it should have sent; 0 for a whole model. */
+  /** Relative L2 distance of what a stage sent from what it should have sent, and of norms; 0 for a whole model. */
   readonly rows: number;
+  readonly norm: number;
 }
 
 /** Calls run one after another. */
@@ -108,10 +118,14 @@ export interface ReExecutor {
   close(): Promise<void>;
 }
 
-export interface ReExecutorOptions extends ReplicaSettings {
-  readonly engine: Engine;
+/** Everything but the engine: survives a structured clone, so it can be sent to where the engine is. */
+export interface ReExecutorSettings extends ReplicaSettings {
   /** How rows travel between stages. */
   readonly activations?: RowCodec;
+}
+
+export interface ReExecutorOptions extends ReExecutorSettings {
+  readonly engine: Engine;
 }
 
 export async function createReExecutor(options: ReExecutorOptions): Promise<ReExecutor> {
@@ -125,7 +139,15 @@ export async function createReExecutor(options: ReExecutorOptions): Promise<ReEx
   });
   const trainer = await createStageTrainer({ ...options, stage, segments });
   const flat = flatLength(segments);
+  const rowElements = options.batch * options.sequence * config.width;
+  const stageRules = { codec: activations, rowElements, clip: inner.clip };
 
+  const makeSteps = async ({ steps, place }: ReExecution): Promise<StageFinding> => {
+    if (areStageSteps(steps)) return makeStageSteps(trainer, steps, place, stageRules);
+    for (const [i, { batches, learningRate }] of steps.entries())
+      await trainer.step(batches, learningRate, place.optimizerSteps + i + 1);
+    return { rows: 0, norm: 0 };
+  };
   const contributes = ({ contribution, end }: ReExecution): boolean => {
     if (!contribution) return true;
     load(segments, 'weights', end.weights);
@@ -140,13 +162,8 @@ export async function createReExecutor(options: ReExecutorOptions): Promise<ReEx
       const { place, start, steps, end, tolerance } = request;
       for (const name of ['weights', 'firstMoments', 'secondMoments'] as const)
         load(segments, name, start[name]);
-      let { optimizerSteps } = place;
-      const sent = { off: 0, whole: 0 };
-      for (const step of steps) {
-        optimizerSteps += 1;
-        if ('batches' in step) await trainer.step(step.batches, step.learningRate, optimizerSteps);
-        else await makeStageStep(trainer, step, optimizerSteps, activations, sent);
-      }
+      const made = await makeSteps(request);
+      const optimizerSteps = place.optimizerSteps + steps.length;
       const step = place.step + steps.length;
       const leaves = localTensors.flatMap((name) =>
         name === 'errorFeedback' ? request.feedbackLeaves : segmentLeafHashes(segments, name, flat),
@@ -156,13 +173,14 @@ export async function createReExecutor(options: ReExecutorOptions): Promise<ReEx
       const compared = { start, claimed: end, epsilon: inner.epsilon, rates };
       const { disagreement, hasMoved } = compareStates(segments, compared);
       const { update, moments, direction } = disagreement;
-      const rows = rowDistance(sent);
-      const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement, rows });
+      const { rows, norm } = made;
+      const found = (code: FindingCode, detail = '') => ({ code, detail, stateHash, disagreement, ...made });
       if (!hasMoved && update > 0) return found('no-work', 'no weight has changed');
       if (update > tolerance) return found('update-mismatch', `${update} of the update's length`);
       if (Math.max(moments, direction) > tolerance)
         return found('moments-mismatch', `${moments}, ${direction}`);
       if (rows > toleranceMax) return found('wrong-rows', `${rows} of their length`);
+      if (norm > toleranceMax) return found('wrong-norm', `${norm} of the gradients' length`);
       if (!contributes(request)) return found('wrong-contribution');
       return found('valid');
     },
@@ -180,6 +198,10 @@ export async function createReExecutor(options: ReExecutorOptions): Promise<ReEx
       await engine.close();
     },
   };
+}
+
+function areStageSteps(steps: ReExecution['steps']): steps is readonly StageStep[] {
+  return steps[0] !== undefined && 'microbatches' in steps[0];
 }
 
 /** Leaves, whose hashes were checked, into a slab. */

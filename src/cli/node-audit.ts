@@ -3,7 +3,7 @@
  * It knows no duties.
  */
 import { auditShareDefault, createAuditBudget } from '../audit/budget.ts';
-import type { ReplicaSettings } from '../diloco/local-replica.ts';
+import type { ReExecutorSettings } from '../audit/re-execute.ts';
 import type { Auditor } from '../peer/auditing.ts';
 import { type AuditProcess, startAuditProcess } from '../platform/nodejs/audit-host.ts';
 import type { Clock } from '../std/clock.ts';
@@ -12,9 +12,9 @@ export interface NodeAuditor extends Auditor {
   stop(): Promise<void>;
 }
 
-/** `share`: of one core. The process holds as much memory as a replica, and only once it was needed. */
+/** `settings`: of each stage of the model. `share`: of one core. The process holds as much memory as a replica, and only once it was needed. */
 export function createNodeAuditor(
-  settings: ReplicaSettings,
+  settings: readonly ReExecutorSettings[],
   clock: Clock,
   share: number = auditShareDefault,
 ): NodeAuditor {

@@ -13,7 +13,7 @@ import type { EventSink, NodeEvent } from '../peer/events.ts';
 import { createTextGenerator } from '../peer/generate.ts';
 import { type NetworkManifest, networkBytesMax, requireNetwork } from '../peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../peer/peer.ts';
-import { replicaSettings } from '../peer/plan.ts';
+import { reExecutorSettings, replicaSettings } from '../peer/plan.ts';
 import type { TextGenerator } from '../peer/text-generator.ts';
 import { train } from '../peer/train.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
@@ -149,9 +149,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     local ?? (await datasetFromPeers({ ...place, transport, clock, signal, events: emit }));
   stack.defer(serveDataset(transport, served));
   const tokenizer = loadTokenizer(dataset.tokenizerJson);
-  const auditor =
-    network.training.stages === 1 ? createNodeAuditor(settings, clock, options.auditShare) : undefined;
-  stack.defer(() => auditor?.stop());
+  const auditor = createNodeAuditor(reExecutorSettings(network), clock, options.auditShare);
+  stack.defer(() => auditor.stop());
   const signatures = createSignatureThreads();
   stack.defer(() => signatures.close());
   const honest: PeerOptions = {
@@ -169,7 +168,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     checkpoints,
     ...(lossLog.newestRound !== undefined && { loggedRound: lossLog.newestRound }),
     ...(options.checkpoint && { checkpoint: options.checkpoint }),
-    ...(auditor && { auditor }),
+    auditor,
     heldOutBatches: options.heldOutBatches,
     memoryBytes,
     ...(options.samples && { sample: (round: number) => writeSample(generator, round) }),

@@ -7,7 +7,8 @@ import type { AuditBudget } from '../audit/budget.ts';
 import type { TrainingClaim } from '../audit/claim.ts';
 import type { DutyOptions, DutyResult } from '../audit/duty.ts';
 import { createEvidenceShelf, fetchEvidence, replicaSource, serveEvidence } from '../audit/evidence.ts';
-import { provideEvidence } from '../audit/provide.ts';
+import { type BytesSource, createBytesFetch, serveEvidenceBytes } from '../audit/evidence-bytes.ts';
+import { provideEvidence, type StageWork } from '../audit/provide.ts';
 import type { ReExecutor } from '../audit/re-execute.ts';
 import { toleranceMax } from '../audit/tolerance.ts';
 import type { ReplicaInfo, StageReplica } from '../diloco/replica.ts';
@@ -17,7 +18,10 @@ import type { DutyRow } from '../ledger/tables.ts';
 import { auditCommit } from '../ledger/transactions/audit-commit.ts';
 import { auditReveal } from '../ledger/transactions/audit-reveal.ts';
 import { type RevealBody, verdictCommitment } from '../ledger/verdict.ts';
+import { cutStages } from '../model/stage-cut.ts';
 import type { Transport } from '../net/transport.ts';
+import { stageFlatLength } from '../optim/segments.ts';
+import { must } from '../std/assert.ts';
 import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
@@ -41,6 +45,8 @@ export interface AuditingOptions {
   readonly ledger: LedgerNode;
   readonly replica: StageReplica;
   readonly info: ReplicaInfo;
+  /** What this node keeps of its own steps, where it holds one stage of several. */
+  readonly work: StageWork | undefined;
   readonly dataset: Dataset;
   readonly transport: Transport;
   readonly clock: Clock;
@@ -55,8 +61,8 @@ export interface AuditingOptions {
 
 /** Evidence of this node and of those it audits. */
 const shelfBytesMax = 512 * 1024 * 1024;
-/** How long an auditor looks for evidence before it says that there is none. */
-const evidenceWaitMs = 30_000;
+/** Share of the blocks for commitments that is left when an auditor stops looking for evidence, to say that there is none. */
+const committingShare = 1 / 3;
 
 interface Auditing {
   readonly options: AuditingOptions;
@@ -66,6 +72,8 @@ interface Auditing {
   /** Duties that this node has provided for, or that it works on. */
   readonly provided: Set<string>;
   readonly underWay: Set<string>;
+  /** Of duties that this node works on: aborts when it is time to commit. */
+  readonly due: Map<string, AbortController>;
 }
 
 export async function startAuditing(options: AuditingOptions): Promise<{ close(): void }> {
@@ -77,14 +85,18 @@ export async function startAuditing(options: AuditingOptions): Promise<{ close()
     abort: new AbortController(),
     provided: new Set(),
     underWay: new Set(),
+    due: new Map(),
   };
-  const unserve = serveEvidence(transport, [a.shelf, replicaSource(replica)]);
+  const stops = [
+    serveEvidence(transport, [a.shelf, replicaSource(replica)]),
+    serveEvidenceBytes(transport, [async (hash) => a.shelf.bytesOf(hash), ...rowSources(a)]),
+  ];
   const unlisten = ledger.onBlock(() => lookAtDuties(a));
   lookAtDuties(a);
   return {
     close: () => {
       a.abort.abort(new Error('the node stops'));
-      unserve();
+      for (const stop of stops) stop();
       unlisten();
     },
   };
@@ -98,6 +110,7 @@ function lookAtDuties(a: Auditing): void {
   const open = new Set(state.keys('duty'));
   for (const name of a.provided) if (!open.has(name.split('/')[0]!)) a.provided.delete(name);
   a.reveals.keepOnly(open);
+  for (const [key, due] of a.due) if (!mayWait(a, key)) due.abort();
   for (const key of open) {
     const duty = state.get('duty', key)!;
     const phase = phaseOf(duty, number, ledger.constants.policy);
@@ -112,6 +125,15 @@ function lookAtDuties(a: Auditing): void {
     if (known) commit(a, known);
     else if (a.options.auditor) inBackground(a, `audit ${key}`, a.underWay, () => perform(a, key, duty));
   }
+}
+
+/** Whether the blocks in which auditors of this duty commit leave time to look for evidence. */
+function mayWait({ options }: Auditing, key: string): boolean {
+  const { ledger } = options;
+  const { auditBlocks } = ledger.constants.policy;
+  const number = ledger.head().number + 1;
+  const duty = ledger.state().get('duty', key);
+  return duty !== undefined && number < duty.dueAt - committingShare * auditBlocks;
 }
 
 /** One piece of work for each duty at a time; what fails is told, and tried again at the next block. */
@@ -143,17 +165,11 @@ function provideInTime(a: Auditing, key: string, duty: DutyRow): void {
 }
 
 async function provide(a: Auditing, key: string, interval: number): Promise<boolean> {
-  const { ledger, replica, dataset } = a.options;
+  const { ledger, replica, dataset, work } = a.options;
   const claim = await claimOfDuty(ledger, key);
   if (!claim) return false;
-  const done = await provideEvidence({
-    replica,
-    shelf: a.shelf,
-    claim,
-    interval,
-    rules: rulesOf(a),
-    dataset,
-  });
+  const rules = rulesOf(a, claim);
+  const done = await provideEvidence({ replica, work, shelf: a.shelf, claim, interval, rules, dataset });
   if (!done.ok)
     a.options.events({
       type: 'warning',
@@ -164,24 +180,36 @@ async function provide(a: Auditing, key: string, interval: number): Promise<bool
 }
 
 async function perform(a: Auditing, key: string, duty: DutyRow): Promise<boolean> {
+  const due = new AbortController();
+  a.due.set(key, due);
+  if (!mayWait(a, key)) due.abort();
+  try {
+    return await performBefore(a, key, duty, due.signal);
+  } finally {
+    a.due.delete(key);
+  }
+}
+
+async function performBefore(a: Auditing, key: string, duty: DutyRow, due: AbortSignal): Promise<boolean> {
   const { network, nodeId, ledger, clock, dataset, auditor } = a.options;
   const claim = await claimOfDuty(ledger, key);
   if (!claim || !auditor) return false;
-  const salt = saltOf(a.options.random);
+  const from = evidenceFrom(a, claim, due);
   const result = await a.options.audit({
     networkId: network.networkId,
     auditor: nodeId,
     duty: key,
-    salt,
+    salt: saltOf(a.options.random),
     clock,
     ...auditor,
-    untilMs: clock.nowMs() + evidenceWaitMs,
+    due,
     signal: a.abort.signal,
     claim,
     interval: duty.interval,
-    rules: rulesOf(a),
+    rules: rulesOf(a, claim),
     dataset,
-    fetch: (wanted) => fetchEvidence({ ...evidenceFrom(a, claim) }, wanted),
+    fetch: (wanted) => fetchEvidence(from, wanted),
+    fetchBytes: createBytesFetch({ ...from, local: rowSources(a) }),
   });
   if (!result) return false;
   await a.reveals.keep(auditName(key, duty.interval), result.reveal);
@@ -198,24 +226,44 @@ function commit({ options }: Auditing, reveal: RevealBody): void {
   options.ledger.send(auditCommit, { duty: reveal.duty, commitment });
 }
 
-function evidenceFrom(a: Auditing, { nodeId: prover }: TrainingClaim) {
+function evidenceFrom(a: Auditing, { nodeId: prover, stage }: TrainingClaim, due: AbortSignal) {
   const { transport, replica, network, info } = a.options;
   const others = transport.peers().filter((peer) => peer !== prover);
   return {
     transport,
     shelf: a.shelf,
-    local: [replicaSource(replica)],
+    // Of another stage it knows no state.
+    local: stage === info.stage.index ? [replicaSource(replica)] : [],
     peers: prover === a.options.nodeId ? others : [prover, ...others],
-    plan: planHash(network, info.stage.index),
-    flatLength: info.flatLength,
-    signal: a.abort.signal,
+    plan: planHash(network, stage),
+    flatLength: flatLengthOf(network, stage),
+    signal: AbortSignal.any([a.abort.signal, due]),
   };
 }
 
-function rulesOf({ options }: Auditing): AuditRules {
-  const { network, info } = options;
+/** What this node keeps of its own steps: rows that the prover's neighbour got or sent, or its own. */
+function rowSources({ options }: Auditing): BytesSource[] {
+  const { work } = options;
+  return work ? [(hash) => work.rows(hash)] : [];
+}
+
+function flatLengthOf({ model, training }: NetworkManifest, stage: number): number {
+  return stageFlatLength(model, must(cutStages(model, training.stages)[stage], 'a stage of the model'));
+}
+
+function rulesOf({ options }: Auditing, { stage }: TrainingClaim): AuditRules {
+  const { network } = options;
+  const { training, model, networkId } = network;
   const { intervalSteps } = network.ledger;
-  return { ...network.training, intervalSteps, flatLength: info.flatLength, tolerance: toleranceMax };
+  const { stages, batch, sequence, clip, activations: codec } = training;
+  const rowElements = batch * sequence * model.width;
+  return {
+    ...training,
+    intervalSteps,
+    flatLength: flatLengthOf(network, stage),
+    tolerance: toleranceMax,
+    pipeline: stages === 1 ? null : { networkId, stages, codec, rowElements, clip },
+  };
 }
 
 function saltOf(random: Random): Uint8Array {

@@ -1,5 +1,6 @@
 /** The plan: the hash that names architecture and stage, and with the round and the tensors makes a state hash. */
 
+import type { ReExecutorSettings } from '../audit/re-execute.ts';
 import type { BlobShape } from '../diloco/compression/blob.ts';
 import type { ReplicaSettings } from '../diloco/local-replica.ts';
 import { cutStages } from '../model/stage-cut.ts';
@@ -57,4 +58,10 @@ export function replicaSettings(network: NetworkManifest, stageIndex = 0): Repli
     sequence,
     outer,
   };
+}
+
+/** What the stages of the network are re-executed with, each. */
+export function reExecutorSettings(network: NetworkManifest): ReExecutorSettings[] {
+  const { stages, activations } = network.training;
+  return Array.from({ length: stages }, (_, stage) => ({ ...replicaSettings(network, stage), activations }));
 }

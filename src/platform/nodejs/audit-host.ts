@@ -4,7 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { ReplicaSettings } from '../../diloco/local-replica.ts';
+import type { ReExecutorSettings } from '../../audit/re-execute.ts';
 import { CodedError } from '../../std/outcome.ts';
 import { type AuditService, type AuditStart, auditMethods } from './audit-methods.ts';
 import { processPort } from './compute-port.ts';
@@ -22,9 +22,9 @@ export interface AuditProcessOptions {
   readonly priority?: 'low' | 'normal';
 }
 
-/** Resolves when it is ready to re-execute; rejects with what kept it from it (`not-whole-model`, `compute-stopped`). */
+/** `settings`: of each stage. Resolves when it is ready to re-execute; rejects with what kept it from it (`bad-stages`, `compute-stopped`). */
 export async function startAuditProcess(
-  settings: ReplicaSettings,
+  settings: readonly ReExecutorSettings[],
   { priority = 'low' }: AuditProcessOptions = {},
 ): Promise<AuditProcess> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';

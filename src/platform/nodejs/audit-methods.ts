@@ -1,10 +1,10 @@
 /** What the audit process is told first, what it answers then, and what becomes of the arrays in each call. */
-import type { ReExecutor } from '../../audit/re-execute.ts';
-import type { ReplicaSettings } from '../../diloco/local-replica.ts';
+import type { ReExecutor, ReExecutorSettings } from '../../audit/re-execute.ts';
 import type { MethodTable } from './compute-rpc.ts';
 
 export interface AuditStart {
-  readonly settings: ReplicaSettings;
+  /** Of each stage of the model: provers hold any of them. */
+  readonly settings: readonly ReExecutorSettings[];
   readonly priority: 'low' | 'normal';
 }
 

@@ -17,7 +17,7 @@ const settings = { ...auditSettings, config, batch: 4, sequence: 16 };
 const rules = { ...auditRules, batch: 4, sequence: 16 };
 
 const normal = { priority: 'normal' } as const;
-const auditors = await Promise.all([1, 2].map(() => startAuditProcess(settings, normal)));
+const auditors = await Promise.all([1, 2].map(() => startAuditProcess([settings], normal)));
 after(() => Promise.all(auditors.map((auditor) => auditor.stop())));
 const [first, second] = auditors.map(({ service }) => service);
 
@@ -51,5 +51,5 @@ test('a native cheater is found out by both, with one hash', async () => {
 });
 
 test('settings that make no model are refused in one line', async () => {
-  await assert.rejects(startAuditProcess({ ...settings, stages: 3 }), { code: 'bad-stages' });
+  await assert.rejects(startAuditProcess([{ ...settings, stages: 3 }]), { code: 'bad-stages' });
 });

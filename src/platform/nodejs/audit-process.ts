@@ -3,7 +3,10 @@
  * `audit-host.ts` only, which sends the settings first; ends when the channel to it closes.
  */
 import { setPriority } from 'node:os';
-import { createReExecutor } from '../../audit/re-execute.ts';
+import { createStageExecutors } from '../../audit/executors.ts';
+import { createReExecutor, type ReExecutor, type ReExecutorSettings } from '../../audit/re-execute.ts';
+import { cutStages } from '../../model/stage-cut.ts';
+import { must } from '../../std/assert.ts';
 import { type AuditStart, auditMethods } from './audit-methods.ts';
 import { processPort } from './compute-port.ts';
 import { serveMethods } from './compute-rpc.ts';
@@ -15,6 +18,13 @@ import { installNodeSha256 } from './sha256.ts';
  * 1.5% of what they get.
  */
 const lowPriority = 5;
+
+function createExecutors(settings: readonly ReExecutorSettings[]): ReExecutor {
+  for (const { config, stages = 1 } of settings) cutStages(config, stages);
+  return createStageExecutors((stage) =>
+    createReExecutor({ ...must(settings[stage], 'a stage of the model'), engine: createWasmEngine() }),
+  );
+}
 
 // The terminal sends Ctrl-C to everyone: the parent decides when this process stops, and its death closes the channel.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
@@ -28,9 +38,8 @@ process.once('message', async (message) => {
   } catch {}
   const port = processPort(process);
   const closed = new Promise<void>((resolve) => port.onClose(resolve));
-  const executor = createReExecutor({ ...settings, engine: createWasmEngine() });
-  const service = executor.then((made) => ({
-    ...made,
+  const service = Promise.try(() => ({
+    ...createExecutors(settings),
     cpuMs: async () => {
       const { user, system } = process.cpuUsage();
       return (user + system) / 1000;

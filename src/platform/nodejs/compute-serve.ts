@@ -2,6 +2,7 @@
  * What the compute thread and the compute process do alike: make the engine and the replica, serve it, and clean up
  * when the other side has gone. Knows neither threads nor processes.
  */
+import { measuredEngines } from '../../audit/tolerance.ts';
 import { createLocalReplica, type ReplicaSettings } from '../../diloco/local-replica.ts';
 import type { Engine } from '../../tensor/engine.ts';
 import type { ComputePort } from './compute-port.ts';
@@ -18,7 +19,7 @@ export async function serveCompute(
   const closed = new Promise<void>((resolve) => port.onClose(resolve));
   const engine = createEngine();
   serveReplica(
-    engine.then((made) => createLocalReplica({ ...settings, engine: made })),
+    engine.then((made) => createLocalReplica({ ...recordedOn(made, settings), engine: made })),
     port,
   );
   await closed;
@@ -26,4 +27,9 @@ export async function serveCompute(
     (made) => made.close(),
     () => undefined,
   );
+}
+
+/** What an engine does whose rounding nobody has measured is not claimed, and so not recorded. */
+function recordedOn({ id }: Engine, { recording, ...settings }: ReplicaSettings): ReplicaSettings {
+  return recording && measuredEngines.includes(id) ? { ...settings, recording } : settings;
 }
