@@ -1,5 +1,6 @@
-/** What a node says of its ledger, made up: for tests of how it is shown. */
+/** What a node says of its ledger and its payments, made up: for tests of how it is shown. */
 import type { LedgerStatus } from '../src/peer/ledger-report.ts';
+import type { PaymentStatus } from '../src/peer/payments.ts';
 
 export const sampleLedgerStatus: LedgerStatus = {
   number: 12,
@@ -15,4 +16,18 @@ export const sampleLedgerStatus: LedgerStatus = {
   stake: '30000000',
   pending: '250000',
   answered: 2,
+};
+
+export const samplePaymentStatus: PaymentStatus = {
+  tokenPrice: '2000',
+  stagePrice: '1000',
+  served: 5_000,
+  refused: 32,
+  bought: 700,
+  earned: '4000000',
+  paid: '600000',
+  unclaimed: '1000000',
+  signed: '650000',
+  due: '50000',
+  escrowed: '350000',
 };

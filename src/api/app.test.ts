@@ -1,7 +1,7 @@
 /** The HTTP face without a server: requests in, responses out, in virtual time. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { sampleLedgerStatus as ledger } from '../../test/ledger-status.ts';
+import { sampleLedgerStatus as ledger, samplePaymentStatus as payments } from '../../test/ledger-status.ts';
 import type { EventSink, NodeEvent } from '../peer/events.ts';
 import { createApi } from './app.ts';
 import { readersMax } from './event-stream.ts';
@@ -67,7 +67,7 @@ function setUp() {
   const keeper = keepStatus(facts);
   let stops = 0;
   const app = createApi({
-    status: () => keeper.status(61_000, pipeline, ledger),
+    status: () => keeper.status(61_000, pipeline, ledger, payments),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => void sinks.delete(sink);
@@ -96,6 +96,7 @@ test('the status is folded from events', async () => {
   assert.deepEqual([before.round, before.step, before.loss, before.stateHash], [2, 7, 5.5, null]);
   assert.deepEqual(before.members, { total: 4, connected: 4, toleratedFailures: 1 });
   assert.deepEqual(before.ledger, ledger);
+  assert.deepEqual(before.payments, payments);
   keeper.apply(round);
   const response = await app.request('/api/status');
   assert.equal(response.status, 200);
@@ -120,7 +121,7 @@ test('a map that peers can make grow stays bounded', () => {
   const { keeper } = setUp();
   for (let code = 0; code < 1000; code++)
     keeper.apply({ ...round, rejected: [{ node: 'x', code: `code-${code}` }] });
-  const rejected = keeper.status(0, pipeline, ledger).totals.contributionsRejected;
+  const rejected = keeper.status(0, pipeline, ledger, payments).totals.contributionsRejected;
   assert.ok(Object.keys(rejected).length <= 65);
   assert.equal(rejected.other, 1000 - 64);
 });

@@ -2,6 +2,7 @@
  * A node's status as Prometheus text, version 0.0.4. A value that is not known yet is left out.
  * Source: https://prometheus.io/docs/instrumenting/exposition_formats/
  */
+import type { PaymentStatus } from '../peer/payments.ts';
 import type { TextCounts } from './openai/counters.ts';
 import type { NodeStatus, PipelineStatus, StageFacts } from './status.ts';
 
@@ -74,6 +75,7 @@ export function renderMetrics(status: NodeStatus, text?: TextCounts): string {
     metric('checkpoints_total', 'counter', 'Snapshots written.', single(totals.checkpoints)),
     metric('warnings_total', 'counter', 'Warnings logged.', single(totals.warnings)),
     ...ledgerMetrics(status),
+    ...paymentMetrics(status.payments),
     ...pipelineMetrics(status.stage, status.pipeline),
     ...(text ? textMetrics(text) : []),
   ].join('');
@@ -104,6 +106,27 @@ function ledgerMetrics({ ledger, members }: NodeStatus): string[] {
       'Questions about held weights that this node answered on the ledger.',
       single(ledger.answered),
     ),
+  ];
+}
+
+/** Of inference; amounts as above. */
+function paymentMetrics(payments: PaymentStatus): string[] {
+  const { served, refused, bought, earned, paid, unclaimed, due, escrowed } = payments;
+  return [
+    metric('inference_positions_total', 'counter', 'Served to peers, refused unpaid, and bought of peers.', [
+      [{ what: 'served' }, served],
+      [{ what: 'refused' }, refused],
+      [{ what: 'bought' }, bought],
+    ]),
+    metric('inference_micro_neuro_total', 'counter', 'Earned and paid for inference, in final blocks.', [
+      [{ what: 'earned' }, Number(earned)],
+      [{ what: 'paid' }, Number(paid)],
+    ]),
+    metric('inference_micro_neuro', 'gauge', 'In receipts not claimed yet, due to peers, and in escrows.', [
+      [{ what: 'unclaimed' }, Number(unclaimed)],
+      [{ what: 'due' }, Number(due)],
+      [{ what: 'escrowed' }, Number(escrowed)],
+    ]),
   ];
 }
 

@@ -4,6 +4,7 @@
  */
 import type { NodeEvent } from '../peer/events.ts';
 import type { LedgerStatus } from '../peer/ledger-report.ts';
+import type { PaymentStatus } from '../peer/payments.ts';
 
 /** The part of the model that a node holds. */
 export interface StageFacts {
@@ -77,6 +78,8 @@ export interface NodeStatus {
     readonly toleratedFailures: number;
   };
   readonly ledger: LedgerStatus;
+  /** Earned and paid for inference. */
+  readonly payments: PaymentStatus;
   readonly aggregator: { readonly name: string; readonly toleratedHostile: number };
   readonly engine: { readonly id: string; readonly provider: string };
   /** After the last outer step; null before the first since the start. */
@@ -100,7 +103,7 @@ export interface NodeStatus {
 
 export interface StatusKeeper {
   apply(event: NodeEvent): void;
-  status(nowMs: number, pipeline: PipelineStatus, ledger: LedgerStatus): NodeStatus;
+  status(nowMs: number, pipeline: PipelineStatus, ledger: LedgerStatus, payments: PaymentStatus): NodeStatus;
 }
 
 /** Codes come from our own screening, but a map that peers can make grow has a bound all the same. */
@@ -193,10 +196,11 @@ export function keepStatus(facts: NodeFacts): StatusKeeper {
           return;
       }
     },
-    status: (nowMs, pipeline, ledger) => ({
+    status: (nowMs, pipeline, ledger, payments) => ({
       ...fixed,
       pipeline,
       ledger,
+      payments,
       ...now,
       peers,
       members: {

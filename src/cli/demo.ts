@@ -10,7 +10,7 @@ import { action, type CommandResult, type CommandRun, defineCommand } from './co
 import { InterruptedError } from './errors.ts';
 import { openLiveScreen } from './live-screen.ts';
 import { integer } from './parse.ts';
-import { clusterOptions, pipelineOptions } from './shared-options.ts';
+import { clusterOptions, pipelineOptions, tokenPriceOption } from './shared-options.ts';
 import { clusterOf, type SwarmOptions } from './swarm.ts';
 
 interface DemoOptions {
@@ -23,6 +23,7 @@ interface DemoOptions {
   readonly attack: SwarmOptions['attack'];
   readonly rounds?: number;
   readonly seed: number;
+  readonly tokenPrice?: number;
 }
 
 /** Rounds after which the learning rate has decayed to its floor: a demo is watched for some minutes. */
@@ -41,7 +42,7 @@ export function register(program: Command): void {
       ['demo --nodes 5 --attackers 1 --rounds 10', 'with a hostile node among five, for ten rounds'],
     ],
   });
-  pipelineOptions(clusterOptions(command, 15))
+  tokenPriceOption(pipelineOptions(clusterOptions(command, 15)))
     .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 16 }))
     .option(
       '--rounds <count>',

@@ -10,6 +10,7 @@ import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
 import { isPublicKey, type KeyPair, nodeIdOf } from '../identity/keys.ts';
+import { formatNeuro } from '../ledger/neuro.ts';
 import { type ModelConfig, type PresetName, parameterCount, presetConfig, presets } from '../model/config.ts';
 import { stageParameterCount } from '../model/parameters.ts';
 import { cutStages } from '../model/stage-cut.ts';
@@ -40,7 +41,13 @@ import { UsageError } from './errors.ts';
 import { byteCount, collect, decimal, integer, oneOf } from './parse.ts';
 import { passphraseFor } from './passphrase.ts';
 import { formatBytes, formatCount } from './progress.ts';
-import { activationsOption, microbatchOption, outerOptions, stagesHelp } from './shared-options.ts';
+import {
+  activationsOption,
+  microbatchOption,
+  outerOptions,
+  stagesHelp,
+  tokenPriceOption,
+} from './shared-options.ts';
 import { chooseTraining, type TrainingChoice } from './training-choice.ts';
 
 interface NetworkCreateOptions {
@@ -60,6 +67,7 @@ interface NetworkCreateOptions {
   readonly aggregator: AggregatorName;
   readonly compression: CodecName;
   readonly bootstrap?: readonly string[];
+  readonly tokenPrice?: number;
   readonly out: string;
   readonly force?: boolean;
 }
@@ -113,7 +121,7 @@ function registerCreate(group: Command): void {
       ],
     ],
   });
-  microbatchOption(activationsOption(outerOptions(command)))
+  tokenPriceOption(microbatchOption(activationsOption(outerOptions(command))))
     .requiredOption('--name <name>', 'what the network is called')
     .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
     .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
@@ -185,7 +193,10 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
       dataset: hash,
       training: chooseTraining(model, { ...choice, stages }),
       outer: defaultOuter(compression, aggregator, innerSteps),
-      ledger: defaultLedger(innerSteps ?? defaultInnerSteps, stages),
+      ledger: {
+        ...defaultLedger(innerSteps ?? defaultInnerSteps, stages),
+        ...(options.tokenPrice !== undefined && { tokenPrice: options.tokenPrice }),
+      },
       members,
       bootstrap,
     },
@@ -305,6 +316,7 @@ export function describeNetwork(
     dataset: network.dataset,
     training,
     outer,
+    tokenPrice: String(network.ledger.tokenPrice),
     stages,
     members: members.map(({ nodeId, publicKey, weight, stage }) => ({
       nodeId,
@@ -333,9 +345,16 @@ export function describeNetwork(
       'contributions',
       `of ${cohort} ${stages.length > 1 ? 'to a stage' : 'in a round'} ${describeHostile(hostile)}`,
     ],
+    ['inference', describePrice(network)],
     ['bootstrap', network.bootstrap.join(', ') || 'no addresses: give them with node start --bootstrap'],
   ];
   return { json, text: lines.map(([name, value]) => `${name!.padEnd(14)}${value}`).join('\n') };
+}
+
+function describePrice({ ledger: { tokenPrice, unpaidTokensMax } }: NetworkManifest): string {
+  if (tokenPrice === 0) return 'free';
+  const price = formatNeuro(BigInt(tokenPrice));
+  return `${price} NEURO for 1,000 tokens; ${formatCount(unpaidTokensMax)} an hour free`;
 }
 
 function describeStep({ training: { microbatches, batch, sequence, stages, activations } }: NetworkManifest) {

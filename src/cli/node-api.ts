@@ -79,7 +79,13 @@ export async function serveApi({
   const token = toHex(randomBytes(16));
   await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
   const app = createApi({
-    status: () => status.status(clock.nowMs(), pipelineStatus(peer), ledgerStatus(peer.ledger, key.nodeId)),
+    status: () =>
+      status.status(
+        clock.nowMs(),
+        pipelineStatus(peer),
+        ledgerStatus(peer.ledger, key.nodeId),
+        peer.payments.status(),
+      ),
     subscribe: (sink) => {
       sinks.add(sink);
       return () => sinks.delete(sink);

@@ -1,7 +1,7 @@
 /** `node status` against a real API on loopback, and against what is no node. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { sampleLedgerStatus as ledger } from '../../test/ledger-status.ts';
+import { sampleLedgerStatus as ledger, samplePaymentStatus as payments } from '../../test/ledger-status.ts';
 import { createApi } from '../api/app.ts';
 import { keepStatus } from '../api/status.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
@@ -46,7 +46,7 @@ test('the status of a running node is shown, and as one document with --json', a
     startedAtMs: 0,
   });
   const api = createApi({
-    status: () => keeper.status(61_000, pipeline, ledger),
+    status: () => keeper.status(61_000, pipeline, ledger, payments),
     subscribe: () => () => undefined,
     stop: () => undefined,
     token: 'sixteen-characters',
@@ -66,10 +66,14 @@ test('the status of a running node is shown, and as one document with --json', a
     text.stdout,
     /^balance {7}1\.5 NEURO, 30 staked, 0\.25 pending, 2 challenges answered; supply 7$/m,
   );
+  assert.match(
+    text.stdout,
+    /^inference {5}0\.002 NEURO for 1,000 tokens; 4 earned and 1 unclaimed, 0\.6 paid and 0\.05 due since the start$/m,
+  );
   const json = await execute('--port', String(server.port), '--json');
   assert.deepEqual(
     JSON.parse(json.stdout),
-    JSON.parse(JSON.stringify(keeper.status(61_000, pipeline, ledger))),
+    JSON.parse(JSON.stringify(keeper.status(61_000, pipeline, ledger, payments))),
   );
 });
 

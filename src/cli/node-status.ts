@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { NodeStatus, PipelineStatus } from '../api/status.ts';
 import { formatNeuro } from '../ledger/neuro.ts';
 import type { LedgerStatus } from '../peer/ledger-report.ts';
+import type { PaymentStatus } from '../peer/payments.ts';
 import { CodedError } from '../std/outcome.ts';
 import { action, type CommandResult, commandGroup, defineCommand } from './command.ts';
 import { port } from './parse.ts';
@@ -49,7 +50,12 @@ async function fetchStatus(url: string, signal: AbortSignal): Promise<NodeStatus
     throw new CodedError('no-node', `no node answers at ${url}: ${advice}`, { cause: error });
   }
   const status = (await response.json().catch(() => undefined)) as NodeStatus | undefined;
-  if (!response.ok || typeof status?.nodeId !== 'string' || typeof status.ledger !== 'object') {
+  if (
+    !response.ok ||
+    typeof status?.nodeId !== 'string' ||
+    typeof status.ledger !== 'object' ||
+    typeof status.payments !== 'object'
+  ) {
     throw new CodedError('not-a-node', `what answers at ${url} is not a node of NeuroShard`);
   }
   return status;
@@ -72,6 +78,7 @@ export function describeStatus(status: NodeStatus): string {
     ['members', `${members.connected} of ${members.total} connected, ${members.toleratedFailures} may fail`],
     ['ledger', describeLedger(status.ledger)],
     ['balance', describeBalance(status.ledger)],
+    ['inference', describePayments(status.payments)],
     ['aggregator', `${status.aggregator.name}, withstands ${status.aggregator.toleratedHostile} hostile`],
     [
       'contributions',
@@ -93,6 +100,14 @@ function describeBalance({ balance, stake, pending, supply, answered }: LedgerSt
     formatNeuro(BigInt(amount)),
   );
   return `${has} NEURO, ${staked} staked, ${earned} pending, ${answered} challenges answered; supply ${all}`;
+}
+
+function describePayments({ tokenPrice, earned, paid, unclaimed, due }: PaymentStatus): string {
+  if (tokenPrice === '0') return 'free in this network';
+  const [price, got, open, spent, owed] = [tokenPrice, earned, unclaimed, paid, due].map((amount) =>
+    formatNeuro(BigInt(amount)),
+  );
+  return `${price} NEURO for 1,000 tokens; ${got} earned and ${open} unclaimed, ${spent} paid and ${owed} due since the start`;
 }
 
 function describeStage({ stage, pipeline }: NodeStatus): string {

@@ -1,4 +1,5 @@
 /** Option values: parsed strictly, and refused with what would have been right. */
+import { parseNeuro } from '../ledger/neuro.ts';
 import { UsageError } from './errors.ts';
 
 /** A commander parser that takes one of `choices`; `kind` names it in the error (`unknown-preset`). */
@@ -35,6 +36,16 @@ export function decimal(name: string, range: Range = {}): (text: string) => numb
     const value = text.trim() === '' ? Number.NaN : Number(text);
     if (!Number.isFinite(value)) throw new UsageError('bad-number', `${name} is a number, not '${text}'`);
     return inRange(name, value, range);
+  };
+}
+
+/** A commander parser for an amount of NEURO such as `0.002`, or `0`: micro-NEURO. */
+export function neuroAmount(name: string): (text: string) => number {
+  return (text) => {
+    const parsed = parseNeuro(text);
+    if (!parsed.ok && parsed.code === 'zero-amount') return 0;
+    if (!parsed.ok) throw new UsageError(parsed.code, `${name}: ${parsed.detail}`);
+    return inRange(name, Number(parsed.value), { max: Number.MAX_SAFE_INTEGER });
   };
 }
 

@@ -1,7 +1,8 @@
 /** Options that mean the same in several commands, and the names they choose from. */
 import type { Command } from 'commander';
-import { activationNames, aggregatorNames, compressionNames } from '../peer/policy.ts';
-import { decimal, integer, oneOf } from './parse.ts';
+import { formatNeuro } from '../ledger/neuro.ts';
+import { activationNames, aggregatorNames, compressionNames, tokenPriceDefault } from '../peer/policy.ts';
+import { decimal, integer, neuroAmount, oneOf } from './parse.ts';
 
 /** What the hostile nodes of `sim/` can do; here, because the product starts them and never imports them. */
 export const attackNames = [
@@ -96,6 +97,15 @@ export function auditShareOption(command: Command): Command {
     '--audit-share <share>',
     'share of one core that a node spends on audits at most (default: 0.1)',
     decimal('--audit-share', { min: 0, max: 16 }),
+  );
+}
+
+/** `--token-price`: what asking costs. */
+export function tokenPriceOption(command: Command): Command {
+  return command.option(
+    '--token-price <neuro>',
+    `NEURO for 1,000 tokens that other nodes work on, 0: free (default: ${formatNeuro(BigInt(tokenPriceDefault))}, or 0 where nobody earns)`,
+    neuroAmount('--token-price'),
   );
 }
 

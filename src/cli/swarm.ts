@@ -6,8 +6,9 @@ import type { Command } from 'commander';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
 import { formatNeuro } from '../ledger/neuro.ts';
+import type { LedgerPolicy } from '../ledger/policy.ts';
 import { presetConfig, presets } from '../model/config.ts';
-import { defaultOuter, demoInnerSteps, type TrainingPolicy } from '../peer/policy.ts';
+import { defaultLedger, defaultOuter, demoInnerSteps, type TrainingPolicy } from '../peer/policy.ts';
 import { readManifest } from '../platform/nodejs/dataset-files.ts';
 import { toHex } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
@@ -27,6 +28,7 @@ import {
   clusterOptions,
   outerOptions,
   pipelineOptions,
+  tokenPriceOption,
 } from './shared-options.ts';
 import { createSwarmRecorder, type RoundReport, type SwarmReport } from './swarm-report.ts';
 import { chooseTraining } from './training-choice.ts';
@@ -49,6 +51,7 @@ export interface SwarmOptions {
   readonly cheat?: CheatName;
   readonly cheatFrom?: number;
   readonly auditShare?: number;
+  readonly tokenPrice?: number;
   readonly seed: number;
   readonly dataset?: string;
   readonly batch?: number;
@@ -82,7 +85,9 @@ export function register(program: Command): void {
       ['swarm --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
     ],
   });
-  auditShareOption(cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63))
+  tokenPriceOption(
+    auditShareOption(cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63)),
+  )
     .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 64 }))
     .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
     .option(
@@ -151,6 +156,12 @@ function cheatOf({ cheaters = 0, cheat, cheatFrom = 0 }: SwarmOptions): ClusterO
   return cheaters > 0 && cheat ? { name: cheat, fromRound: cheatFrom } : undefined;
 }
 
+function ledgerOf(options: SwarmOptions): LedgerPolicy {
+  const { innerSteps, stages, tokenPrice } = options;
+  const policy = cheatOf(options) ? auditedLedger(innerSteps) : defaultLedger(innerSteps, stages);
+  return tokenPrice === undefined ? policy : { ...policy, tokenPrice };
+}
+
 /** How many of the nodes, the last ones, are hostile. Throws UsageError where too few honest ones are left. */
 function hostileCount(options: SwarmOptions, nodes: number): number {
   const { attackers, cheaters = 0, stages, microbatches } = options;
@@ -201,7 +212,8 @@ export async function clusterOf(
     seed: options.seed,
     nodes,
     attackers,
-    ...(cheat && { cheat, ledger: auditedLedger(options.innerSteps) }),
+    ...(cheat && { cheat }),
+    ledger: ledgerOf(options),
     ...(auditShare !== undefined && { nodeArgs: ['--audit-share', String(auditShare)] }),
     ...(options.attackers > 0 && {
       attack: {

@@ -1,6 +1,9 @@
 /** Accounts and histories as people read them. Knows no node and no key. */
+import type { Json } from '../api/ledger-documents.ts';
 import { formatNeuro } from '../ledger/neuro.ts';
 import type { Account, History } from './ledger-client.ts';
+
+type Fields = Readonly<Record<string, Json>>;
 
 export function balanceText(account: Account): string {
   const unbonding = account.unbonding.reduce((sum, { amount }) => sum + BigInt(amount), 0n);
@@ -27,8 +30,7 @@ export function historyText(address: string, { transactions, next }: History): s
       typeof fields.amount === 'string' && /^\d+$/.test(fields.amount) ? fields.amount : undefined;
     const moved = amount === undefined ? '' : formatNeuro(BigInt(amount));
     const isMine = author === address;
-    const to = typeof fields.to === 'string' ? fields.to : undefined;
-    const other = kind === 'transfer' ? (isMine ? `to ${short(to)}` : `from ${short(author)}`) : '';
+    const other = otherSide(kind, fields, author, isMine);
     const sign = kind === 'transfer' && moved !== '' ? (isMine ? '-' : '+') : '';
     return [
       String(block).padStart(8),
@@ -40,6 +42,18 @@ export function historyText(address: string, { transactions, next }: History): s
     ].join('  ');
   });
   return [...lines, ...(next === null ? [] : [`more: --before ${printable(next)}`])].join('\n');
+}
+
+/** Whom it goes to or comes from; claims and refunds name their escrow, and a claim's amount is what is owed in all. */
+function otherSide(kind: string, fields: Fields, author: string | null, isMine: boolean): string {
+  const text = (name: string) => {
+    const value = fields[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  if (kind === 'transfer') return isMine ? `to ${short(text('to'))}` : `from ${short(author)}`;
+  if (kind === 'escrow') return isMine ? `for ${short(text('payee'))}` : `by ${short(author)}`;
+  if (kind === 'claim' || kind === 'refund') return `of ${short(text('escrow'))}`;
+  return '';
 }
 
 function short(id: string | null | undefined): string {

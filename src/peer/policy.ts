@@ -121,17 +121,29 @@ export function defaultOuter(
   return { compression, aggregator, learningRate, momentum };
 }
 
+/**
+ * Micro-NEURO for 1,000 tokens of prompts and answers: about a third of the reward for training on as many (with the default
+ * reward and batches of 2,048 tokens), for a position that is only asked for costs a third of one that is trained on.
+ */
+export const tokenPriceDefault = 2_000;
+
 /** Steps between two committed state hashes: hashing a state takes as long as a fraction of a step (docs/audit.md). */
 const longInterval = 50;
 
+/** The economy of a network with rounds of so many steps. Where nobody can earn, nobody could pay: there serving is free. */
+export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
+  const policy = unpricedLedger(innerSteps, stages);
+  return { ...policy, tokenPrice: policy.rewardPerBatch > 0 ? tokenPriceDefault : 0 };
+}
+
 /**
- * The economy of a network with rounds of so many steps. Where a round takes seconds, a node makes more proofs an hour than
- * the 120 of long rounds, and auditors afford few of them: none is certain to be audited, and no bond is built.
+ * Where a round takes seconds, a node makes more proofs an hour than the 120 of long rounds, and auditors afford few of
+ * them: none is certain to be audited, and no bond is built.
  * The work of one stage of several cannot be audited yet (docs/audit.md), and what nobody checks is not paid.
  */
-export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
+function unpricedLedger(innerSteps: number, stages: number): LedgerPolicy {
   if (stages > 1)
-    return { ...defaultLedger(innerSteps), rewardPerBatch: 0, auditsPerBlockMax: 0, bondProofs: 0 };
+    return { ...unpricedLedger(innerSteps, 1), rewardPerBatch: 0, auditsPerBlockMax: 0, bondProofs: 0 };
   if (innerSteps >= shortRound) return { ...defaultLedgerPolicy, intervalSteps: longInterval };
   return {
     ...defaultLedgerPolicy,

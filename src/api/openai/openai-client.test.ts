@@ -10,7 +10,7 @@ import OpenAI, {
   NotFoundError,
   RateLimitError,
 } from 'openai';
-import { sampleLedgerStatus } from '../../../test/ledger-status.ts';
+import { sampleLedgerStatus, samplePaymentStatus } from '../../../test/ledger-status.ts';
 import { type Script, scriptedGenerator } from '../../../test/scripted-generator.ts';
 import { systemClock } from '../../platform/nodejs/clock.ts';
 import { startHttpServer } from '../../platform/nodejs/http-server.ts';
@@ -53,7 +53,7 @@ async function serve(t: TestContext, script: Script, extras: Extras = {}) {
     startedAtMs: 0,
   });
   const app = createApi({
-    status: () => status.status(0, pipeline, sampleLedgerStatus),
+    status: () => status.status(0, pipeline, sampleLedgerStatus, samplePaymentStatus),
     subscribe: () => () => undefined,
     stop: () => undefined,
     token: 'sixteen-characters',
