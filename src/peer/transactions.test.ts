@@ -7,6 +7,7 @@ import type { KeyPair } from '../identity/keys.ts';
 import { memoryLedgerStore } from '../ledger/memory-store.ts';
 import type { TransactionRule } from '../ledger/rules.ts';
 import { encodeTransaction, signTransaction } from '../ledger/transaction.ts';
+import { leave } from '../ledger/transactions/leave.ts';
 import { stateStatement } from '../ledger/transactions/state.ts';
 import { transfer } from '../ledger/transactions/transfer.ts';
 import { encodeCanonical } from '../std/codec.ts';
@@ -43,18 +44,31 @@ async function group(count: number) {
   return { ...net, net, network, nodes, penalties, wakes, signed, pay, waiting, startedMs };
 }
 
-test('what is submitted at one node waits at all, and consensus is woken once for what comes together', async () => {
+test('what is submitted at one node waits at all; consensus is woken at once, then once for what comes together', async () => {
   const { nodes, pay, waiting, wakes, run, penalties } = await group(3);
   assert.ok(nodes[0]!.transactions.submit(pay(1n, 1)).ok);
   await run(50);
+  assert.deepEqual(wakes.map(([node]) => node).sort(), [0, 1, 2]);
+  for (const [, atMs] of wakes.splice(0)) assert.ok(atMs <= 10, `${atMs}`);
   assert.ok(nodes[2]!.transactions.submit(pay(2n, 2)).ok);
+  await run(20);
+  assert.ok(nodes[2]!.transactions.submit(pay(3n, 3)).ok);
   await run(100);
-  assert.deepEqual(waiting(), [2, 2, 2]);
+  assert.deepEqual(waiting(), [3, 3, 3]);
   assert.equal(wakes.length, 0);
   await run(1_000);
   assert.deepEqual(wakes.map(([node]) => node).sort(), [0, 1, 2]);
   for (const [, atMs] of wakes) assert.ok(atMs >= 200 && atMs <= 210, `${atMs}`);
   assert.equal(penalties.length, 0);
+});
+
+test('what nodes send by themselves is gathered for a moment', async () => {
+  const { nodes, signed, wakes, run } = await group(2);
+  assert.ok(nodes[0]!.transactions.submit(signed(leave, {}, 1)).ok);
+  await run(190);
+  assert.equal(wakes.length, 0);
+  await run(30);
+  assert.equal(wakes.length, 2);
 });
 
 test('what is refused here goes nowhere, with its code', async () => {

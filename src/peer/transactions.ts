@@ -17,6 +17,8 @@ export const transactionTopic = 'transaction';
 /** Kinds that nodes send by themselves as they train: they go along with the next round's list, or wait this long. */
 const patientKinds: ReadonlySet<string> = new Set(['state', 'proof', 'challenge']);
 const patientMs = 10_000;
+/** Kinds that somebody waits for: at once, if there was no block for them just now. */
+const promptKinds: ReadonlySet<string> = new Set(['transfer', 'stake', 'unstake', 'escrow', 'refund']);
 /** Others are gathered for this long, so that one block takes what comes together. */
 const impatientMs = 200;
 /** This node's own are said again, for somebody may have been away. */
@@ -61,6 +63,7 @@ export function createTransactions(options: TransactionsOptions): Transactions {
   /** Submitted here and not in a block yet, by id. */
   const own = new Map<string, Uint8Array>();
   let dueMs = Number.POSITIVE_INFINITY;
+  let wokenMs = Number.NEGATIVE_INFINITY;
   let cancelWake = () => {};
   let cancelRepeat = () => {};
   let closed = false;
@@ -73,11 +76,14 @@ export function createTransactions(options: TransactionsOptions): Transactions {
     dueMs = atMs;
     cancelWake = clock.setTimer(delayMs, () => {
       dueMs = Number.POSITIVE_INFINITY;
+      wokenMs = clock.nowMs();
       if (mempool.size().transactions > 0) wake();
     });
   };
-  const wakeFor = ({ transaction }: Waiting) =>
-    wakeIn(patientKinds.has(transaction.kind) ? patientMs : impatientMs);
+  const wakeFor = ({ transaction: { kind } }: Waiting) => {
+    if (patientKinds.has(kind)) wakeIn(patientMs);
+    else wakeIn(promptKinds.has(kind) ? Math.max(0, wokenMs + impatientMs - clock.nowMs()) : impatientMs);
+  };
   const repeat = () => {
     for (const bytes of own.values()) publish(bytes);
     cancelRepeat = clock.setTimer(repeatMs, repeat);
