@@ -61,116 +61,125 @@ interface Call {
 /** Without one, every end of a call would make an exception with its stack. */
 const callEnded = 'the call has ended';
 
+interface Client {
+  readonly options: RequestClientOptions;
+  /** By peer and protocol. */
+  readonly routes: Map<string, Route>;
+  readonly calls: Set<Call>;
+  isClosed: boolean;
+}
+
 export function createRequestClient(options: RequestClientOptions): RequestClient {
-  const { clock } = options;
-  const routes = new Map<string, Route>();
-  const calls = new Set<Call>();
-  let isClosed = false;
-
-  function routeTo(peer: NodeId, protocol: Protocol): Route {
-    const key = `${peer} ${protocol.id}`;
-    const existing = routes.get(key);
-    if (existing) return existing;
-    const pool = createStreamPool({
-      clock,
-      protocol,
-      openStream: (signal) => options.openStream(peer, protocol, signal),
-      penalize: (code) => options.penalize(peer, code),
-      onEmpty() {
-        if (route.calls === 0) routes.delete(key);
-      },
-    });
-    const route: Route = { pool, calls: 0 };
-    routes.set(key, route);
-    return route;
-  }
-
-  function begin(
-    route: Route,
-    protocol: Protocol,
-    signal: AbortSignal | undefined,
-    onFrame: Call['onFrame'],
-    resolve: (outcome: Outcome<Uint8Array>) => void,
-  ): Call {
-    const cancelDeadline = clock.setTimer(protocol.timeoutMs, () => call.settle(reject('timeout')));
-    const onAbort = () => call.settle(reject('aborted'));
-    const call: Call = {
-      protocol,
-      onFrame,
-      ended: new AbortController(),
-      beganAtMs: clock.nowMs(),
-      lane: null,
-      isSent: false,
-      frames: 0,
-      heardAtMs: clock.nowMs(),
-      cancelWatch: () => {},
-      settle(outcome) {
-        if (!calls.delete(call)) return;
-        cancelDeadline();
-        call.cancelWatch();
-        signal?.removeEventListener('abort', onAbort);
-        route.calls -= 1;
-        call.ended.abort(callEnded);
-        // Whoever has given up resets the stream, which tells the other side's handler.
-        if (call.lane) {
-          call.lane.user = null;
-          call.lane.stream.end(reject('aborted'));
-        }
-        resolve(outcome);
-      },
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
-    calls.add(call);
-    route.calls += 1;
-    return call;
-  }
-
-  /** Silence for the idle time ends the call. */
-  function watch(call: Call): void {
-    const { idleTimeoutMs } = call.protocol;
-    const leftMs = call.heardAtMs + idleTimeoutMs - clock.nowMs();
-    call.cancelWatch = clock.setTimer(Math.max(1, leftMs), () => {
-      if (clock.nowMs() - call.heardAtMs >= idleTimeoutMs) call.settle(reject('stalled'));
-      else watch(call);
-    });
-  }
-
-  async function run(route: Route, call: Call, body: Uint8Array): Promise<void> {
-    const taken = await route.pool.take(call.ended.signal);
-    if (!taken.ok) return call.settle(taken);
-    const lane = taken.value;
-    if (call.ended.signal.aborted) return route.pool.giveBack(lane);
-    lane.user = {
-      admit: (kind, bodyBytes) => admit(clock, call, kind, bodyBytes),
-      onFrame: (frame) => takeFrame(route, call, frame),
-      onProgress() {
-        call.heardAtMs = clock.nowMs();
-      },
-      onEnd: call.settle,
-    };
-    call.lane = lane;
-    call.heardAtMs = clock.nowMs();
-    watch(call);
-    await lane.stream.send('request', body);
-    call.isSent = true;
-  }
-
+  const client: Client = { options, routes: new Map(), calls: new Set(), isClosed: false };
   return {
     async request(peer, protocol, body, signal, onFrame) {
-      if (isClosed || signal?.aborted) return reject('aborted');
+      if (client.isClosed || signal?.aborted) return reject('aborted');
       if (body.length > protocol.requestBytesMax) return reject('too-large', 'the request');
-      const route = routeTo(peer, protocol);
+      const route = routeTo(client, peer, protocol);
       if (route.calls >= requestsInFlightMax) return reject('refused', 'too many requests at once');
       return await new Promise((resolve) => {
-        void run(route, begin(route, protocol, signal, onFrame, resolve), body);
+        void run(client, route, begin(client, route, { protocol, signal, onFrame, resolve }), body);
       });
     },
     close() {
-      isClosed = true;
-      for (const call of [...calls]) call.settle(reject('aborted', 'the transport is closed'));
-      for (const { pool } of [...routes.values()]) pool.close();
+      client.isClosed = true;
+      for (const call of [...client.calls]) call.settle(reject('aborted', 'the transport is closed'));
+      for (const { pool } of [...client.routes.values()]) pool.close();
     },
   };
+}
+
+function routeTo({ options, routes }: Client, peer: NodeId, protocol: Protocol): Route {
+  const key = `${peer} ${protocol.id}`;
+  const existing = routes.get(key);
+  if (existing) return existing;
+  const pool = createStreamPool({
+    clock: options.clock,
+    protocol,
+    openStream: (signal) => options.openStream(peer, protocol, signal),
+    penalize: (code) => options.penalize(peer, code),
+    onEmpty() {
+      if (route.calls === 0) routes.delete(key);
+    },
+  });
+  const route: Route = { pool, calls: 0 };
+  routes.set(key, route);
+  return route;
+}
+
+interface Asked {
+  readonly protocol: Protocol;
+  readonly signal: AbortSignal | undefined;
+  readonly onFrame: Call['onFrame'];
+  readonly resolve: (outcome: Outcome<Uint8Array>) => void;
+}
+
+/** From here on its deadline and its caller's signal can end it. */
+function begin({ options, calls }: Client, route: Route, asked: Asked): Call {
+  const { clock } = options;
+  const { protocol, signal, onFrame, resolve } = asked;
+  const cancelDeadline = clock.setTimer(protocol.timeoutMs, () => call.settle(reject('timeout')));
+  const onAbort = () => call.settle(reject('aborted'));
+  const call: Call = {
+    protocol,
+    onFrame,
+    ended: new AbortController(),
+    beganAtMs: clock.nowMs(),
+    lane: null,
+    isSent: false,
+    frames: 0,
+    heardAtMs: clock.nowMs(),
+    cancelWatch: () => {},
+    settle(outcome) {
+      if (!calls.delete(call)) return;
+      cancelDeadline();
+      call.cancelWatch();
+      signal?.removeEventListener('abort', onAbort);
+      route.calls -= 1;
+      call.ended.abort(callEnded);
+      // Whoever has given up resets the stream, which tells the other side's handler.
+      if (call.lane) {
+        call.lane.user = null;
+        call.lane.stream.end(reject('aborted'));
+      }
+      resolve(outcome);
+    },
+  };
+  signal?.addEventListener('abort', onAbort, { once: true });
+  calls.add(call);
+  route.calls += 1;
+  return call;
+}
+
+async function run({ options }: Client, route: Route, call: Call, body: Uint8Array): Promise<void> {
+  const { clock } = options;
+  const taken = await route.pool.take(call.ended.signal);
+  if (!taken.ok) return call.settle(taken);
+  const lane = taken.value;
+  if (call.ended.signal.aborted) return route.pool.giveBack(lane);
+  lane.user = {
+    admit: (kind, bodyBytes) => admit(clock, call, kind, bodyBytes),
+    onFrame: (frame) => takeFrame(route, call, frame),
+    onProgress() {
+      call.heardAtMs = clock.nowMs();
+    },
+    onEnd: call.settle,
+  };
+  call.lane = lane;
+  call.heardAtMs = clock.nowMs();
+  watch(clock, call);
+  await lane.stream.send('request', body);
+  call.isSent = true;
+}
+
+/** Silence for the idle time ends the call. */
+function watch(clock: Clock, call: Call): void {
+  const { idleTimeoutMs } = call.protocol;
+  const leftMs = call.heardAtMs + idleTimeoutMs - clock.nowMs();
+  call.cancelWatch = clock.setTimer(Math.max(1, leftMs), () => {
+    if (clock.nowMs() - call.heardAtMs >= idleTimeoutMs) call.settle(reject('stalled'));
+    else watch(clock, call);
+  });
 }
 
 /** Bounds what the other side may say while a call waits for its answer. */
