@@ -10,6 +10,7 @@ import {
   encodeFrame,
   type Frame,
   type FrameKind,
+  type FrameReader,
   frameHeader,
 } from '../../net/frame.ts';
 import { pieceBytesMax } from '../../net/limits.ts';
@@ -43,97 +44,115 @@ export interface FrameStream {
 /** Bodies up to so many bytes go in one message with their header. */
 const joinedBytesMax = 64 * 1024;
 
+interface Framed {
+  readonly stream: Stream;
+  readonly options: FrameStreamOptions;
+  readonly reader: FrameReader;
+  readonly onMessage: (event: StreamMessageEvent) => void;
+  isOpen: boolean;
+  /** Frames that have not left. */
+  sending: number;
+  /** Resolves with the last of them: one is written at a time. */
+  writing: Promise<void>;
+  cancelIdle: () => void;
+  cancelFrame: (() => void) | null;
+}
+
 export function openFrameStream(stream: Stream, options: FrameStreamOptions): FrameStream {
-  const { clock, idleTimeoutMs } = options;
-  let open = true;
-  let sending = 0;
-  let writing: Promise<void> = Promise.resolve();
-  let cancelIdle = () => {};
-  let cancelFrame: (() => void) | null = null;
-  const reader = createFrameReader(options.admit, options.onFrame);
-
-  function end(reason: Rejection): void {
-    if (!open) return;
-    open = false;
-    cancelIdle();
-    cancelFrame?.();
-    stream.removeEventListener('message', onMessage);
-    stream.abort(new Error(reason.code));
-    options.onEnd(reason);
-  }
-
-  /** A frame that has begun must go on and come to its end. */
-  function watchFrame(): void {
-    cancelIdle();
-    if (!open || !reader.isInside()) {
-      cancelFrame?.();
-      cancelFrame = null;
-      return;
-    }
-    const stalled = () => end(reject('stalled', 'in the middle of a message'));
-    cancelIdle = clock.setTimer(idleTimeoutMs, stalled);
-    cancelFrame ??= clock.setTimer(options.frameTimeoutMs, stalled);
-  }
-
-  function onMessage(event: StreamMessageEvent): void {
-    options.onProgress();
-    const { data } = event;
-    for (const piece of data instanceof Uint8Array ? [data] : data) {
-      const failure = open ? reader.push(piece) : null;
-      if (failure) end(failure);
-    }
-    watchFrame();
-  }
-
-  async function sendPiece(piece: Uint8Array): Promise<void> {
-    stream.send(piece);
-    if (!(await emptied(stream, clock, idleTimeoutMs, options.onProgress))) {
-      end(reject('stalled', 'the peer takes no bytes'));
-    }
-  }
-
-  async function write(kind: FrameKind, body: Uint8Array): Promise<void> {
-    if (!open) return;
-    try {
-      if (body.length <= joinedBytesMax) return await sendPiece(encodeFrame({ kind, body }));
-      stream.send(frameHeader(kind, body.length));
-      for (let offset = 0; offset < body.length && open; offset += pieceBytesMax) {
-        // A socket that takes everything at once must not keep this thread from its other work.
-        if (offset > 0) await nextTurn();
-        if (open) await sendPiece(body.subarray(offset, offset + pieceBytesMax));
-      }
-    } catch {
-      end(reject('unreachable', 'the stream is closed'));
-    }
-  }
-
+  const framed: Framed = {
+    stream,
+    options,
+    reader: createFrameReader(options.admit, options.onFrame),
+    onMessage: (event) => takeMessage(framed, event),
+    isOpen: true,
+    sending: 0,
+    writing: Promise.resolve(),
+    cancelIdle: () => {},
+    cancelFrame: null,
+  };
   spareWindowUpdates(stream);
-  stream.addEventListener('close', () => end(reject('unreachable', 'the stream closed')));
-  stream.addEventListener('message', onMessage);
+  stream.addEventListener('close', () => end(framed, reject('unreachable', 'the stream closed')));
+  stream.addEventListener('message', framed.onMessage);
   return {
     get isOpen() {
-      return open;
+      return framed.isOpen;
     },
     send(kind, body) {
-      sending += 1;
-      writing = writing
-        .then(() => write(kind, body))
+      framed.sending += 1;
+      framed.writing = framed.writing
+        .then(() => write(framed, kind, body))
         .finally(() => {
-          sending -= 1;
+          framed.sending -= 1;
         });
-      return writing;
+      return framed.writing;
     },
     trySend(kind, body) {
-      if (!open || sending > 0 || stream.writeBufferLength > 0) return false;
+      if (!framed.isOpen || framed.sending > 0 || stream.writeBufferLength > 0) return false;
       try {
         stream.send(encodeFrame({ kind, body }));
       } catch {
-        end(reject('unreachable', 'the stream is closed'));
+        end(framed, reject('unreachable', 'the stream is closed'));
       }
-      return open;
+      return framed.isOpen;
     },
-    end,
+    end: (reason) => end(framed, reason),
   };
+}
+
+function end(framed: Framed, reason: Rejection): void {
+  if (!framed.isOpen) return;
+  framed.isOpen = false;
+  framed.cancelIdle();
+  framed.cancelFrame?.();
+  framed.stream.removeEventListener('message', framed.onMessage);
+  framed.stream.abort(new Error(reason.code));
+  framed.options.onEnd(reason);
+}
+
+function takeMessage(framed: Framed, { data }: StreamMessageEvent): void {
+  framed.options.onProgress();
+  for (const piece of data instanceof Uint8Array ? [data] : data) {
+    const failure = framed.isOpen ? framed.reader.push(piece) : null;
+    if (failure) end(framed, failure);
+  }
+  watchFrame(framed);
+}
+
+/** A frame that has begun must go on and come to its end. */
+function watchFrame(framed: Framed): void {
+  const { clock, idleTimeoutMs, frameTimeoutMs } = framed.options;
+  framed.cancelIdle();
+  if (!framed.isOpen || !framed.reader.isInside()) {
+    framed.cancelFrame?.();
+    framed.cancelFrame = null;
+    return;
+  }
+  const stalled = () => end(framed, reject('stalled', 'in the middle of a message'));
+  framed.cancelIdle = clock.setTimer(idleTimeoutMs, stalled);
+  framed.cancelFrame ??= clock.setTimer(frameTimeoutMs, stalled);
+}
+
+async function write(framed: Framed, kind: FrameKind, body: Uint8Array): Promise<void> {
+  if (!framed.isOpen) return;
+  try {
+    if (body.length <= joinedBytesMax) return await sendPiece(framed, encodeFrame({ kind, body }));
+    framed.stream.send(frameHeader(kind, body.length));
+    for (let offset = 0; offset < body.length && framed.isOpen; offset += pieceBytesMax) {
+      // A socket that takes everything at once must not keep this thread from its other work.
+      if (offset > 0) await nextTurn();
+      if (framed.isOpen) await sendPiece(framed, body.subarray(offset, offset + pieceBytesMax));
+    }
+  } catch {
+    end(framed, reject('unreachable', 'the stream is closed'));
+  }
+}
+
+async function sendPiece(framed: Framed, piece: Uint8Array): Promise<void> {
+  const { clock, idleTimeoutMs, onProgress } = framed.options;
+  framed.stream.send(piece);
+  if (!(await emptied(framed.stream, clock, idleTimeoutMs, onProgress))) {
+    end(framed, reject('stalled', 'the peer takes no bytes'));
+  }
 }
 
 /**
