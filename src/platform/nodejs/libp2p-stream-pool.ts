@@ -45,92 +45,118 @@ export interface StreamPool {
   close(): void;
 }
 
+interface Pool {
+  readonly options: StreamPoolOptions;
+  /** The one used last comes last. */
+  readonly idle: Lane[];
+  readonly lanes: Set<Lane>;
+  readonly waiting: (() => void)[];
+  readonly closing: AbortController;
+  /** Streams that are being opened, or open. */
+  places: number;
+}
+
 export function createStreamPool(options: StreamPoolOptions): StreamPool {
-  const { clock, protocol } = options;
-  const lanes = new Set<Lane>();
-  const idle: Lane[] = [];
-  const waiting: (() => void)[] = [];
-  const closing = new AbortController();
-  /** Being opened, or open. */
-  let places = 0;
-  const wake = () => waiting.shift()?.();
-
-  function leave(): void {
-    places -= 1;
-    if (places === 0) options.onEmpty();
-    wake();
-  }
-
-  async function open(): Promise<Outcome<Lane>> {
-    const { idleTimeoutMs, timeoutMs } = protocol;
-    places += 1;
-    const late = AbortSignal.timeout(Math.min(idleTimeoutMs, timeoutMs));
-    const opened = await options.openStream(AbortSignal.any([late, closing.signal]));
-    if (closing.signal.aborted && opened.ok) opened.value.abort(new Error('closed'));
-    if (!opened.ok || closing.signal.aborted) {
-      leave();
-      if (closing.signal.aborted) return reject('aborted');
-      return late.aborted ? reject('stalled', 'no stream could be opened') : (opened as Rejection);
-    }
-    const lane: Lane = {
-      stream: openFrameStream(opened.value, {
-        clock,
-        idleTimeoutMs,
-        frameTimeoutMs: timeoutMs,
-        admit: (kind, bytes) => lane.user?.admit(kind, bytes) ?? reject('malformed', 'nothing was asked'),
-        onFrame: (frame) => lane.user?.onFrame(frame),
-        onProgress: () => lane.user?.onProgress(),
-        onEnd: (reason) => lost(lane, reason),
-      }),
-      user: null,
-      cancelIdle: () => {},
-    };
-    lanes.add(lane);
-    return accept(lane);
-  }
-
-  function lost(lane: Lane, reason: Rejection): void {
-    lane.cancelIdle();
-    lanes.delete(lane);
-    const index = idle.indexOf(lane);
-    if (index >= 0) idle.splice(index, 1);
-    if (reason.code === 'malformed' || reason.code === 'too-large') options.penalize(reason.code);
-    leave();
-    lane.user?.onEnd(reason);
-  }
-
+  const pool: Pool = {
+    options,
+    idle: [],
+    lanes: new Set(),
+    waiting: [],
+    closing: new AbortController(),
+    places: 0,
+  };
   return {
-    async take(signal) {
-      while (!signal.aborted && !closing.signal.aborted) {
-        // The one used last: its window is widest, and the others may come to their end.
-        const lane = idle.pop();
-        if (lane) {
-          lane.cancelIdle();
-          return accept(lane);
-        }
-        if (places < requestsAtOnceMax) return await open();
-        await turn(waiting, signal);
-      }
-      wake();
-      return reject('aborted');
-    },
-    giveBack(lane) {
-      lane.user = null;
-      if (!lane.stream.isOpen) return;
-      if (idle.length >= idleStreamsMax && waiting.length === 0) {
-        lane.stream.end(reject('aborted'));
-        return;
-      }
-      lane.cancelIdle = clock.setTimer(idleStreamMs, () => lane.stream.end(reject('aborted')));
-      idle.push(lane);
-      wake();
-    },
+    take: (signal) => take(pool, signal),
+    giveBack: (lane) => giveBack(pool, lane),
     close() {
-      closing.abort();
-      for (const lane of [...lanes]) lane.stream.end(reject('aborted'));
-      while (waiting.length > 0) wake();
+      pool.closing.abort();
+      for (const lane of [...pool.lanes]) lane.stream.end(reject('aborted'));
+      while (pool.waiting.length > 0) wake(pool);
     },
   };
+}
+
+async function take(pool: Pool, signal: AbortSignal): Promise<Outcome<Lane>> {
+  while (!signal.aborted && !pool.closing.signal.aborted) {
+    // The one used last: its window is widest, and the others may come to their end.
+    const lane = pool.idle.pop();
+    if (lane) {
+      lane.cancelIdle();
+      return accept(lane);
+    }
+    if (pool.places < requestsAtOnceMax) return await open(pool);
+    await turn(pool.waiting, signal);
+  }
+  wake(pool);
+  return reject('aborted');
+}
+
+function giveBack(pool: Pool, lane: Lane): void {
+  const { idle, waiting, options } = pool;
+  lane.user = null;
+  if (!lane.stream.isOpen) return;
+  if (idle.length >= idleStreamsMax && waiting.length === 0) {
+    lane.stream.end(reject('aborted'));
+    return;
+  }
+  lane.cancelIdle = options.clock.setTimer(idleStreamMs, () => lane.stream.end(reject('aborted')));
+  idle.push(lane);
+  wake(pool);
+}
+
+async function open(pool: Pool): Promise<Outcome<Lane>> {
+  const { openStream, protocol } = pool.options;
+  const closing = pool.closing.signal;
+  pool.places += 1;
+  const late = AbortSignal.timeout(Math.min(protocol.idleTimeoutMs, protocol.timeoutMs));
+  const opened = await openStream(AbortSignal.any([late, closing]));
+  if (closing.aborted && opened.ok) opened.value.abort(new Error('closed'));
+  if (!opened.ok || closing.aborted) {
+    leave(pool);
+    if (closing.aborted) return reject('aborted');
+    return late.aborted ? reject('stalled', 'no stream could be opened') : (opened as Rejection);
+  }
+  const lane = laneOf(pool, opened.value);
+  pool.lanes.add(lane);
+  return accept(lane);
+}
+
+function laneOf(pool: Pool, stream: Stream): Lane {
+  const { clock, protocol } = pool.options;
+  const lane: Lane = {
+    stream: openFrameStream(stream, {
+      clock,
+      idleTimeoutMs: protocol.idleTimeoutMs,
+      frameTimeoutMs: protocol.timeoutMs,
+      admit: (kind, bytes) => lane.user?.admit(kind, bytes) ?? reject('malformed', 'nothing was asked'),
+      onFrame: (frame) => lane.user?.onFrame(frame),
+      onProgress: () => lane.user?.onProgress(),
+      onEnd: (reason) => lost(pool, lane, reason),
+    }),
+    user: null,
+    cancelIdle: () => {},
+  };
+  return lane;
+}
+
+function lost(pool: Pool, lane: Lane, reason: Rejection): void {
+  lane.cancelIdle();
+  pool.lanes.delete(lane);
+  const index = pool.idle.indexOf(lane);
+  if (index >= 0) pool.idle.splice(index, 1);
+  if (reason.code === 'malformed' || reason.code === 'too-large') pool.options.penalize(reason.code);
+  leave(pool);
+  lane.user?.onEnd(reason);
+}
+
+function leave(pool: Pool): void {
+  pool.places -= 1;
+  if (pool.places === 0) pool.options.onEmpty();
+  wake(pool);
+}
+
+function wake({ waiting }: Pool): void {
+  waiting.shift()?.();
 }
 
 /** Waits to be woken, or for the signal. */
