@@ -67,89 +67,123 @@ interface Subscription {
   readonly handler: TopicHandler;
 }
 
+interface TopicsState {
+  readonly options: TopicsOptions;
+  readonly subscriptions: Map<string, Set<Subscription>>;
+  nonce: number;
+  /** Resolves when all that came so far is delivered. */
+  delivered: Promise<unknown>;
+}
+
+/** What the class has beneath its interface, by peer id. */
+interface GossipInternals {
+  readonly peers: ReadonlyMap<string, PeerId>;
+  readonly streamsOutbound: ReadonlyMap<string, unknown>;
+  onPeerConnected(peer: PeerId, connection: Connection): void;
+}
+
 export function createTopics(options: TopicsOptions): Topics {
-  const { gossip, prefix } = options;
-  const subscriptions = new Map<string, Set<Subscription>>();
-  let nonce = createHash('sha256')
-    .update(`${process.pid} ${process.hrtime.bigint()}`)
-    .digest()
-    .readUInt32BE();
-
-  let delivered: Promise<unknown> = Promise.resolve();
-
-  /**
-   * Gossipsub asks before it passes a message on: here it is delivered, too. One in each turn of the event loop, in
-   * the order they came: at the end of a round many arrive at once, and each costs a signature or several. What waits
-   * is bounded by the rate.
-   */
-  function receive(topic: string, peer: PeerId, data: Uint8Array): Promise<TopicValidatorResult> {
-    const from = options.nodeOf(peer);
-    if (from === null) return Promise.resolve(TopicValidatorResult.Ignore);
-    if (!options.rates.take(`${from} topics`, topicMessagesPerMinuteMax)) {
-      options.penalize(from, 'refused');
-      return Promise.resolve(TopicValidatorResult.Ignore);
-    }
-    const result = delivered.then(() => nextTurn()).then(() => deliverToAll(topic, from, data));
-    delivered = result.catch(() => undefined);
-    return result;
-  }
-
-  function deliverToAll(topic: string, from: NodeId, data: Uint8Array): TopicValidatorResult {
-    const offencesBefore = options.offences();
-    const message = data.subarray(nonceBytes);
-    let kept = false;
-    if (data.length < nonceBytes) options.penalize(from, 'malformed');
-    else
-      for (const subscription of [...(subscriptions.get(topic) ?? [])])
-        if (deliver(subscription, from, message) === 'keep') kept = true;
-    // A handler may penalise by itself: what it did not like is not passed on either.
-    if (options.offences() !== offencesBefore) return TopicValidatorResult.Reject;
-    return kept || options.isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
-  }
-
-  function deliver({ bytesMax, handler }: Subscription, from: NodeId, message: Uint8Array) {
-    if (message.length > bytesMax) return options.penalize(from, 'too-large');
-    const judged = handler(from, message);
-    if (judged === false) options.penalize(from, 'invalid');
-    return judged;
-  }
-
-  /** What the class has beneath its interface, by peer id. */
-  const inner = gossip as unknown as {
-    readonly peers: ReadonlyMap<string, PeerId>;
-    readonly streamsOutbound: ReadonlyMap<string, unknown>;
-    onPeerConnected(peer: PeerId, connection: Connection): void;
+  const inner = options.gossip as unknown as GossipInternals;
+  const topics: TopicsState = {
+    options,
+    subscriptions: new Map(),
+    nonce: firstNonce(),
+    delivered: Promise.resolve(),
   };
-
   return {
     canSend: (node) =>
       [...inner.peers].some(([id, peer]) => inner.streamsOutbound.has(id) && options.nodeOf(peer) === node),
     openStream: (connection) => inner.onPeerConnected(connection.remotePeer, connection),
-    async publish(topic, message) {
-      if (message.length > topicMessageBytesMax)
-        throw new RangeError(`announcement of ${message.length} bytes`);
-      const data = new Uint8Array(nonceBytes + message.length);
-      new DataView(data.buffer).setUint32(0, nonce);
-      nonce = (nonce + 1) >>> 0;
-      data.set(message, nonceBytes);
-      await gossip.publish(prefix + topic, data);
-    },
-    subscribe(topic, bytesMax, handler) {
-      const subscription = { bytesMax, handler };
-      const existing = subscriptions.get(topic);
-      if (existing) existing.add(subscription);
-      else {
-        subscriptions.set(topic, new Set([subscription]));
-        gossip.topicValidators.set(prefix + topic, (peer, message) => receive(topic, peer, message.data));
-        gossip.subscribe(prefix + topic);
-      }
-      return () => {
-        const entries = subscriptions.get(topic);
-        if (!entries?.delete(subscription) || entries.size > 0) return;
-        subscriptions.delete(topic);
-        gossip.topicValidators.delete(prefix + topic);
-        gossip.unsubscribe(prefix + topic);
-      };
-    },
+    publish: (topic, message) => publish(topics, topic, message),
+    subscribe: (topic, bytesMax, handler) => subscribe(topics, topic, { bytesMax, handler }),
   };
+}
+
+/** Another at every start, so that what was said before is not taken for what is said now. */
+function firstNonce(): number {
+  const source = `${process.pid} ${process.hrtime.bigint()}`;
+  return createHash('sha256').update(source).digest().readUInt32BE();
+}
+
+async function publish(topics: TopicsState, topic: string, message: Uint8Array): Promise<void> {
+  const { gossip, prefix } = topics.options;
+  if (message.length > topicMessageBytesMax) throw new RangeError(`announcement of ${message.length} bytes`);
+  const data = new Uint8Array(nonceBytes + message.length);
+  new DataView(data.buffer).setUint32(0, topics.nonce);
+  topics.nonce = (topics.nonce + 1) >>> 0;
+  data.set(message, nonceBytes);
+  await gossip.publish(prefix + topic, data);
+}
+
+function subscribe(topics: TopicsState, topic: string, subscription: Subscription): () => void {
+  const { subscriptions } = topics;
+  const { gossip, prefix } = topics.options;
+  const existing = subscriptions.get(topic);
+  if (existing) existing.add(subscription);
+  else {
+    subscriptions.set(topic, new Set([subscription]));
+    gossip.topicValidators.set(prefix + topic, (peer, message) => receive(topics, topic, peer, message.data));
+    gossip.subscribe(prefix + topic);
+  }
+  return () => {
+    const entries = subscriptions.get(topic);
+    if (!entries?.delete(subscription) || entries.size > 0) return;
+    subscriptions.delete(topic);
+    gossip.topicValidators.delete(prefix + topic);
+    gossip.unsubscribe(prefix + topic);
+  };
+}
+
+/**
+ * Gossipsub asks before it passes a message on: here it is delivered, too. One in each turn of the event loop, in
+ * the order they came: at the end of a round many arrive at once, and each costs a signature or several. What waits
+ * is bounded by the rate.
+ */
+function receive(
+  topics: TopicsState,
+  topic: string,
+  peer: PeerId,
+  data: Uint8Array,
+): Promise<TopicValidatorResult> {
+  const { nodeOf, rates, penalize } = topics.options;
+  const from = nodeOf(peer);
+  if (from === null) return Promise.resolve(TopicValidatorResult.Ignore);
+  if (!rates.take(`${from} topics`, topicMessagesPerMinuteMax)) {
+    penalize(from, 'refused');
+    return Promise.resolve(TopicValidatorResult.Ignore);
+  }
+  const result = topics.delivered.then(() => nextTurn()).then(() => deliverToAll(topics, topic, from, data));
+  topics.delivered = result.catch(() => undefined);
+  return result;
+}
+
+function deliverToAll(
+  { options, subscriptions }: TopicsState,
+  topic: string,
+  from: NodeId,
+  data: Uint8Array,
+): TopicValidatorResult {
+  const { penalize, offences, isFullMesh } = options;
+  const offencesBefore = offences();
+  const message = data.subarray(nonceBytes);
+  let kept = false;
+  if (data.length < nonceBytes) penalize(from, 'malformed');
+  else
+    for (const subscription of [...(subscriptions.get(topic) ?? [])])
+      if (deliver(subscription, from, message, penalize) === 'keep') kept = true;
+  // A handler may penalise by itself: what it did not like is not passed on either.
+  if (offences() !== offencesBefore) return TopicValidatorResult.Reject;
+  return kept || isFullMesh() ? TopicValidatorResult.Ignore : TopicValidatorResult.Accept;
+}
+
+function deliver(
+  { bytesMax, handler }: Subscription,
+  from: NodeId,
+  message: Uint8Array,
+  penalize: TopicsOptions['penalize'],
+) {
+  if (message.length > bytesMax) return penalize(from, 'too-large');
+  const judged = handler(from, message);
+  if (judged === false) penalize(from, 'invalid');
+  return judged;
 }
