@@ -3,7 +3,7 @@
  * a time on each stream. It does not know what is asked, only how much and how often.
  */
 import type { Stream } from '@libp2p/interface';
-import { createByteBudget } from '../../net/byte-budget.ts';
+import { type ByteBudget, createByteBudget } from '../../net/byte-budget.ts';
 import { type Admission, encodeRejection, type Frame, type FrameKind } from '../../net/frame.ts';
 import {
   progressFramesMax,
@@ -56,56 +56,23 @@ interface Session {
   stream: FrameStream | null;
 }
 
+interface Serving {
+  readonly options: RequestServerOptions;
+  readonly held: ByteBudget;
+  /** By peer and protocol, as are the requests being answered. */
+  readonly streams: Counts;
+  readonly requests: Counts;
+}
+
 export function createRequestServer(options: RequestServerOptions): RequestServer {
-  const { clock } = options;
-  const held = createByteBudget(requestBytesHeldMax, requestBytesHeldTotalMax);
-  /** By peer and protocol. */
-  const streams = createCounts();
-  const requests = createCounts();
-
-  function refusalOf({ peer, protocol }: Session): Rejection | null {
-    const key = `${peer} ${protocol.id}`;
-    if (!options.rates.take(key, protocol.requestsPerMinuteMax)) {
-      options.penalize(peer, 'refused');
-      return reject('refused', 'too many requests');
-    }
-    return requests.of(key) < requestsInFlightMax ? null : reject('busy', 'too many requests at once');
-  }
-
-  /** A request is held to its limits before its body is kept. */
-  function admit(session: Session, kind: FrameKind, bodyBytes: number): Admission {
-    const { peer, protocol } = session;
-    if (kind !== 'request' || session.call || session.isRefusing)
-      return reject('malformed', `an unexpected ${kind}`);
-    const bytesMax = protocol.requestBytesMax;
-    if (bodyBytes > bytesMax) return reject('too-large', `${bodyBytes} bytes, at most ${bytesMax}`);
-    const refusal = refusalOf(session);
-    const giveBack = refusal ? null : held.take(peer, bodyBytes);
-    if (!giveBack) {
-      void refuse(session, refusal ?? reject('busy', 'too many bytes at once'));
-      return 'skip';
-    }
-    const leave = requests.enter(`${peer} ${protocol.id}`);
-    let isHeld = true;
-    const release = () => {
-      if (isHeld) {
-        giveBack();
-        leave();
-      }
-      isHeld = false;
-    };
-    session.call = { abort: new AbortController(), release, beganAtMs: clock.nowMs() };
-    return 'take';
-  }
-
+  const serving: Serving = {
+    options,
+    held: createByteBudget(requestBytesHeldMax, requestBytesHeldTotalMax),
+    streams: createCounts(),
+    requests: createCounts(),
+  };
   return {
     serve(stream, peer, protocol, handler) {
-      const key = `${peer} ${protocol.id}`;
-      if (streams.of(key) >= inboundStreamsMax) {
-        stream.abort(new Error('too many streams'));
-        return () => {};
-      }
-      const leave = streams.enter(key);
       const session: Session = {
         peer,
         protocol,
@@ -115,26 +82,76 @@ export function createRequestServer(options: RequestServerOptions): RequestServe
         isRefusing: false,
         stream: null,
       };
-      session.stream = openFrameStream(stream, {
-        clock,
-        idleTimeoutMs: protocol.idleTimeoutMs,
-        frameTimeoutMs: protocol.timeoutMs,
-        admit: (kind, bodyBytes) => admit(session, kind, bodyBytes),
-        onFrame: (frame) => void answer(session, frame, options),
-        onProgress: () => {},
-        onEnd(reason) {
-          leave();
-          if (reason.code !== 'unreachable' && reason.code !== 'aborted') {
-            options.penalize(peer, reason.code);
-          }
-          session.call?.abort.abort();
-          // A handler that runs keeps its place until it ends, or a peer could ask and reset without bound.
-          if (!session.isRunning) session.call?.release();
-        },
-      });
-      return () => session.stream?.end(reject('aborted'));
+      return serve(serving, stream, session);
     },
   };
+}
+
+function serve(serving: Serving, stream: Stream, session: Session): () => void {
+  const { options, streams } = serving;
+  const { peer, protocol } = session;
+  const key = keyOf(session);
+  if (streams.of(key) >= inboundStreamsMax) {
+    stream.abort(new Error('too many streams'));
+    return () => {};
+  }
+  const leave = streams.enter(key);
+  session.stream = openFrameStream(stream, {
+    clock: options.clock,
+    idleTimeoutMs: protocol.idleTimeoutMs,
+    frameTimeoutMs: protocol.timeoutMs,
+    admit: (kind, bodyBytes) => admit(serving, session, kind, bodyBytes),
+    onFrame: (frame) => void answer(session, frame, options),
+    onProgress: () => {},
+    onEnd(reason) {
+      leave();
+      if (reason.code !== 'unreachable' && reason.code !== 'aborted') options.penalize(peer, reason.code);
+      session.call?.abort.abort();
+      // A handler that runs keeps its place until it ends, or a peer could ask and reset without bound.
+      if (!session.isRunning) session.call?.release();
+    },
+  });
+  return () => session.stream?.end(reject('aborted'));
+}
+
+function keyOf({ peer, protocol }: Session): string {
+  return `${peer} ${protocol.id}`;
+}
+
+/** A request is held to its limits before its body is kept. */
+function admit(serving: Serving, session: Session, kind: FrameKind, bodyBytes: number): Admission {
+  const { held, requests, options } = serving;
+  if (kind !== 'request' || session.call || session.isRefusing)
+    return reject('malformed', `an unexpected ${kind}`);
+  const bytesMax = session.protocol.requestBytesMax;
+  if (bodyBytes > bytesMax) return reject('too-large', `${bodyBytes} bytes, at most ${bytesMax}`);
+  const refusal = refusalOf(serving, session);
+  const giveBack = refusal ? null : held.take(session.peer, bodyBytes);
+  if (!giveBack) {
+    void refuse(session, refusal ?? reject('busy', 'too many bytes at once'));
+    return 'skip';
+  }
+  const leave = requests.enter(keyOf(session));
+  let isHeld = true;
+  const release = () => {
+    if (isHeld) {
+      giveBack();
+      leave();
+    }
+    isHeld = false;
+  };
+  session.call = { abort: new AbortController(), release, beganAtMs: options.clock.nowMs() };
+  return 'take';
+}
+
+/** Null where the peer has asked neither too often nor for too much at once. */
+function refusalOf({ options, requests }: Serving, session: Session): Rejection | null {
+  const key = keyOf(session);
+  if (!options.rates.take(key, session.protocol.requestsPerMinuteMax)) {
+    options.penalize(session.peer, 'refused');
+    return reject('refused', 'too many requests');
+  }
+  return requests.of(key) < requestsInFlightMax ? null : reject('busy', 'too many requests at once');
 }
 
 /** The rest of the request is read and forgotten. */
