@@ -28,6 +28,8 @@ export interface Dialer {
 }
 
 interface Target {
+  /** The bootstrap address, or the node. */
+  readonly key: string;
   addresses: readonly Multiaddr[];
   node: NodeId | null;
   readonly isBootstrap: boolean;
@@ -39,80 +41,83 @@ interface Target {
 const failuresMax = 10;
 const targetsMax = 256;
 
+interface Dialling {
+  readonly options: DialerOptions;
+  readonly targets: Map<string, Target>;
+  closed: boolean;
+}
+
 export function createDialer(options: DialerOptions): Dialer {
-  const { clock } = options;
   const targets = new Map<string, Target>();
-  let closed = false;
-
-  function pauseMs(failures: number): number {
-    const grown = options.pauseMsMin * 2 ** Math.min(failures, 16);
-    return Math.min(grown, options.pauseMsMax) * (0.75 + 0.5 * options.uniform());
-  }
-
-  function schedule(key: string, target: Target, delayMs: number): void {
-    if (closed || target.isDialling || targets.get(key) !== target) return;
-    target.cancel?.();
-    target.cancel = clock.setTimer(delayMs, () => {
-      target.cancel = null;
-      void attempt(key, target);
-    });
-  }
-
-  async function attempt(key: string, target: Target): Promise<void> {
-    if (closed || (target.node !== null && options.isConnected(target.node))) return;
-    target.isDialling = true;
-    try {
-      target.node = await options.dial(target.addresses);
-    } catch {
-      // Unreachable now; the pause grows.
-    }
-    target.isDialling = false;
-    target.failures += 1;
-    if (!target.isBootstrap && target.failures > failuresMax) targets.delete(key);
-    // Even a dial that succeeded is looked at again: the node may not become a peer, or leave before anybody notices.
-    else schedule(key, target, pauseMs(target.failures));
-  }
-
-  const targetsOf = (node: NodeId) => [...targets].filter(([, target]) => target.node === node);
-
+  const d: Dialling = { options, targets, closed: false };
+  const targetsOf = (node: NodeId) => [...targets.values()].filter((target) => target.node === node);
   return {
     addBootstrap(address, node) {
       const key = address.toString();
       if (targets.has(key)) return;
-      const target = {
-        addresses: [address],
-        node,
-        isBootstrap: true,
-        failures: 0,
-        isDialling: false,
-        cancel: null,
-      };
-      targets.set(key, target);
-      schedule(key, target, 0);
+      add(d, { key, addresses: [address], node, isBootstrap: true }, 0);
     },
     addNode(node, addresses, delayMs) {
       if (addresses.length === 0) return;
       const known = targets.get(node);
       if (known) known.addresses = addresses;
       if (known || targets.size >= targetsMax) return;
-      const target = { addresses, node, isBootstrap: false, failures: 0, isDialling: false, cancel: null };
-      targets.set(node, target);
-      schedule(node, target, delayMs);
+      add(d, { key: node, addresses, node, isBootstrap: false }, delayMs);
     },
     connected(node) {
-      for (const [, target] of targetsOf(node)) {
+      for (const target of targetsOf(node)) {
         target.failures = 0;
         target.cancel?.();
         target.cancel = null;
       }
     },
     disconnected(node) {
-      for (const [key, target] of targetsOf(node)) schedule(key, target, pauseMs(target.failures));
+      for (const target of targetsOf(node)) schedule(d, target, pauseMs(options, target.failures));
     },
     close() {
-      closed = true;
+      d.closed = true;
       for (const target of targets.values()) target.cancel?.();
       targets.clear();
     },
   };
+}
+
+function add(
+  d: Dialling,
+  known: Pick<Target, 'key' | 'addresses' | 'node' | 'isBootstrap'>,
+  delayMs: number,
+): void {
+  const target: Target = { ...known, failures: 0, isDialling: false, cancel: null };
+  d.targets.set(target.key, target);
+  schedule(d, target, delayMs);
+}
+
+function schedule(d: Dialling, target: Target, delayMs: number): void {
+  if (d.closed || target.isDialling || d.targets.get(target.key) !== target) return;
+  target.cancel?.();
+  target.cancel = d.options.clock.setTimer(delayMs, () => {
+    target.cancel = null;
+    void attempt(d, target);
+  });
+}
+
+async function attempt(d: Dialling, target: Target): Promise<void> {
+  const { isConnected, dial } = d.options;
+  if (d.closed || (target.node !== null && isConnected(target.node))) return;
+  target.isDialling = true;
+  try {
+    target.node = await dial(target.addresses);
+  } catch {
+    // Unreachable now; the pause grows.
+  }
+  target.isDialling = false;
+  target.failures += 1;
+  if (!target.isBootstrap && target.failures > failuresMax) d.targets.delete(target.key);
+  // Even a dial that succeeded is looked at again: the node may not become a peer, or leave before anybody notices.
+  else schedule(d, target, pauseMs(d.options, target.failures));
+}
+
+function pauseMs({ pauseMsMin, pauseMsMax, uniform }: DialerOptions, failures: number): number {
+  const grown = pauseMsMin * 2 ** Math.min(failures, 16);
+  return Math.min(grown, pauseMsMax) * (0.75 + 0.5 * uniform());
 }
