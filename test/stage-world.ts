@@ -8,10 +8,12 @@ import { type AuditRules, auditInterval } from '../src/audit/audit-interval.ts';
 import { recordedStates, type TrainingClaim } from '../src/audit/claim.ts';
 import {
   createEvidenceShelf,
+  type EvidenceShelf,
   fetchEvidence,
   replicaSource,
   type WantedState,
 } from '../src/audit/evidence.ts';
+import { createBytesFetch } from '../src/audit/evidence-bytes.ts';
 import type { StageWork } from '../src/audit/provide.ts';
 import { createReExecutor, type ReExecutor } from '../src/audit/re-execute.ts';
 import type { ReplicaSettings } from '../src/diloco/local-replica.ts';
@@ -80,9 +82,12 @@ export interface StageWorld {
   takeInterleaved(step: number, other: string): Promise<void>;
 }
 
-export async function stageWorld(cheat: StageCheat = {}): Promise<StageWorld> {
+export async function stageWorld(
+  cheat: StageCheat = {},
+  settings: Partial<ReplicaSettings> = {},
+): Promise<StageWorld> {
   const replicas = await Promise.all(
-    keys.map((_, stageIndex) => tinyReplica({ ...stageSettings, stageIndex })),
+    keys.map((_, stageIndex) => tinyReplica({ ...stageSettings, ...settings, stageIndex })),
   );
   const provers = replicas.map((replica, stage): StageProver => ({ stage, replica, steps: [] }));
   const rows = new Map<HashHex, Uint8Array>();
@@ -243,6 +248,27 @@ export function stageExecutor(stageIndex: number): Promise<ReExecutor> {
 }
 
 const unreachable = { request: async () => ({ ok: false }), penalize: () => {} } as unknown as Transport;
+
+/** Audits one interval with what is on the shelf, and nothing else. */
+export async function auditShelved(
+  claim: TrainingClaim,
+  interval: number,
+  shelf: EvidenceShelf,
+  flatLength: number,
+) {
+  const { signal } = new AbortController();
+  const request = { transport: unreachable, shelf, local: [], peers: [], signal };
+  const states = { ...request, plan: stageSettings.plan, flatLength };
+  return auditInterval({
+    claim,
+    interval,
+    rules: { ...stageRules, flatLength },
+    dataset: auditDataset,
+    fetch: (wanted: readonly WantedState[]) => fetchEvidence(states, wanted),
+    fetchBytes: createBytesFetch(request),
+    executor: await stageExecutor(claim.stage),
+  });
+}
 
 /** Audits one interval with what the prover has; `given` may change the bytes of a hash. */
 export async function auditStage(
