@@ -60,10 +60,11 @@ export function createLedgerGroup(
   nodes: number,
   members = nodes,
   policy: Partial<LedgerPolicy> = {},
+  createdMs?: number,
 ): LedgerGroup {
   const net = createVirtualNetwork(0);
   const { keys } = createVirtualNetwork(nodes);
-  const network = tinyNetwork(keys.slice(0, members), { epochBlocks, auditBlocks: 1, ...policy });
+  const network = tinyNetwork(keys.slice(0, members), { epochBlocks, auditBlocks: 1, ...policy }, createdMs);
   const signatures = idealSignatures(keys);
   const group: LedgerGroup = {
     net,

@@ -22,7 +22,11 @@ import { endowState } from './ledger-world.ts';
 import { tinyConfig, tinySettings } from './tiny-replica.ts';
 
 /** Of the smallest model; all keys are members of weight 1. */
-export function tinyNetwork(keys: readonly KeyPair[], ledger: Partial<LedgerPolicy> = {}): NetworkManifest {
+export function tinyNetwork(
+  keys: readonly KeyPair[],
+  ledger: Partial<LedgerPolicy> = {},
+  createdMs?: number,
+): NetworkManifest {
   const { beta1, beta2, epsilon, weightDecay, clip } = tinySettings.inner;
   const { batch, sequence, seed } = tinySettings;
   const rates = { peakLearningRate: 1e-2, warmupSteps: 0, totalSteps: 1000, floorRatio: 1 };
@@ -30,6 +34,7 @@ export function tinyNetwork(keys: readonly KeyPair[], ledger: Partial<LedgerPoli
   const document = createNetworkDocument(
     {
       name: 'ledger',
+      ...(createdMs !== undefined && { createdMs }),
       seed,
       model: tinyConfig,
       dataset: '0'.repeat(64),

@@ -109,6 +109,7 @@ export async function createLedgerNode(options: LedgerNodeOptions): Promise<Ledg
   await replayRounds(keeper, rounds);
   const consensus = await runConsensus({
     ...options,
+    createdMs: network.createdMs,
     ledger: keeper,
     application: {
       ...voting,

@@ -29,6 +29,8 @@ export interface LiveConsensusOptions {
   readonly store: Store;
   readonly ledger: LedgerKeeper;
   readonly application: Omit<EpochApplication, 'behind'>;
+  /** When the network was founded; undefined where its manifest does not say. */
+  readonly createdMs: number | undefined;
   /** Where a node begins that has not come so far. */
   readonly checkpoint?: Checkpoint;
   readonly events: EventSink;
@@ -124,7 +126,7 @@ async function open(live: Live): Promise<void> {
 async function jump(live: Live): Promise<EpochsReplica | undefined> {
   const { replica, ledger, events, abort } = live;
   const own = replica.start();
-  const found = await syncLedger(live.sync, await trustIn(own, ledger));
+  const found = await syncLedger(live.sync, await trustIn(own, live));
   if (abort.signal.aborted || replica.status().epoch !== own.epoch) return undefined;
   if (!found.ok) {
     report(live, found);
@@ -164,8 +166,9 @@ async function install({ store, ledger }: Live, { start, head, state, ends }: Sy
   await ledger.replace(head, state);
 }
 
-async function trustIn(start: EpochStart, { state, store, constants }: LedgerKeeper): Promise<Trust> {
-  if (start.epoch === 0) return { kind: 'own', start, sinceMs: undefined };
+async function trustIn(start: EpochStart, { ledger, createdMs }: Live): Promise<Trust> {
+  if (start.epoch === 0) return { kind: 'own', start, sinceMs: createdMs };
+  const { state, store, constants } = ledger;
   const { epoch, epochStartMs, number } = chainOf(state());
   if (epoch === start.epoch) return { kind: 'own', start, sinceMs: epochStartMs };
   // The state already names the next epoch, which nobody has certified yet; this one began with its first block.

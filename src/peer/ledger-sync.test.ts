@@ -294,6 +294,21 @@ test('what one starts from must be younger than the time after which stake is fr
   await stopAll([...running, again]);
 });
 
+test('the first epoch is as old as the manifest says, whatever its members say of it', async () => {
+  const unbondingMs = 3_600_000;
+  const group = createLedgerGroup(5, 4, { unbondingMs }, 0);
+  await group.net.run(unbondingMs);
+  const running: LedgerGroupNode[] = [];
+  for (let index = 0; index < 4; index++) running.push(await group.start(index));
+  await group.decide(running, 5 * epochBlocks + 2);
+  const late = await group.start(4);
+  await group.decide(running, 1);
+  late.ledger.consensus.wake();
+  await group.until('it is told', () => late.warnings().includes('checkpoint-too-old'));
+  assert.equal(late.ledger.head().number, 0);
+  await stopAll([...running, late]);
+});
+
 test('a member that left at the very end of its epoch is as old as that epoch', async () => {
   const unbondingMs = 3_600_000;
   const { group, running } = await grown(4, 4, 5, { unbondingMs });

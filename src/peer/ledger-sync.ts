@@ -19,7 +19,7 @@ import { createPeerAsker } from './peer-asker.ts';
 
 /** What nobody has to be believed for. */
 export type Trust =
-  /** This node's own epoch, begun at `sinceMs`; undefined for the network's first, of which the manifest says no time. */
+  /** This node's own epoch, begun at `sinceMs`; undefined for the first of a manifest that says no time. */
   | { readonly kind: 'own'; readonly start: EpochStart; readonly sinceMs: number | undefined }
   | { readonly kind: 'checkpoint'; readonly checkpoint: Checkpoint };
 
@@ -89,8 +89,8 @@ export async function syncLedger(options: LedgerSyncOptions, trust: Trust): Prom
 type AskEnds = (peer: NodeId, epoch: number) => Promise<Outcome<readonly EpochRun[]>>;
 
 /**
- * Members that have their stake back could prove anything. The manifest names no time, so the network's first epoch is as
- * old as its own members say that it ended.
+ * Members that have their stake back could prove anything. Where the manifest says no time, the network's first epoch is
+ * as old as its own members say that it ended.
  */
 function checkTrust(
   { clock, policy }: LedgerSyncOptions,

@@ -42,6 +42,15 @@ const resultOf = (document: string) => {
   return outcome.ok ? 'accepted' : `${outcome.code} ${outcome.detail}`.trim();
 };
 
+test('the manifest may say when the network was founded', () => {
+  assert.equal(network.createdMs, undefined);
+  const dated = parseNetwork(createNetworkDocument({ ...draft, createdMs: 1_800_000_000_000 }, keys[0]!));
+  assert.ok(dated.ok);
+  assert.equal(dated.value.createdMs, 1_800_000_000_000);
+  assert.notDeepEqual(dated.value.networkId, network.networkId, 'it is signed with the rest');
+  assert.match(resultOf(changed(['body', 'createdMs'], -1)), /^bad-network body\.createdMs/);
+});
+
 test('what a founder writes is what a node reads', () => {
   assert.deepEqual(network.training, draft.training);
   assert.deepEqual(network.outer, draft.outer);

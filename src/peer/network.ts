@@ -26,6 +26,8 @@ const hex = (bytes: number) =>
 const bodySchema = z.strictObject({
   format: z.literal(1),
   name: z.string().min(1).max(64),
+  /** When it was founded, in milliseconds; left out, its first epoch is as old as its members say. */
+  createdMs: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
   /** All randomness of the network: initial weights, draws. */
   seed: hex(32),
   model: z.unknown(),
@@ -51,6 +53,8 @@ const manifestSchema = z.strictObject({
 
 export interface NetworkManifest {
   readonly name: string;
+  /** By the founder's clock; undefined where the manifest does not say. */
+  readonly createdMs: number | undefined;
   /** 32 bytes. */
   readonly networkId: Uint8Array;
   readonly seed: Uint8Array;
@@ -73,6 +77,7 @@ export interface NetworkManifest {
 /** What a founder chooses. */
 export interface NetworkDraft {
   readonly name: string;
+  readonly createdMs?: number;
   readonly seed: Uint8Array;
   readonly model: ModelConfig;
   readonly dataset: string;
@@ -106,6 +111,7 @@ export function createNetworkDocument(draft: NetworkDraft, founder: KeyPair): st
   const body = bodySchema.parse({
     format: 1,
     name: draft.name,
+    ...(draft.createdMs !== undefined && { createdMs: draft.createdMs }),
     seed: toHex(draft.seed),
     model: draft.model,
     dataset: draft.dataset,
@@ -154,6 +160,7 @@ export function parseNetwork(text: string): Outcome<NetworkManifest> {
   const stageOf = assignMembers(memberIds, body.training.stages);
   return accept({
     name: body.name,
+    createdMs: body.createdMs,
     networkId,
     seed: fromHex(body.seed),
     model: model.value,
