@@ -19,6 +19,7 @@ import {
   type BlockSummary,
   checkedLimit,
   type LedgerHead,
+  type LedgerStore,
   type NewBlock,
   refuseUnlessNext,
   refuseUnlessSnapshot,
@@ -51,104 +52,117 @@ type Values = Record<string, SQLOutputValue>;
 /** What `ledger-worker.ts` serves: one method for each call of the store, and two that the store calls repeatedly. */
 export type LedgerSql = ReturnType<typeof openLedgerSql>;
 
+type BlockPage = Parameters<LedgerStore['blocks']>[0];
+type RunSize = Parameters<LedgerStore['blocksFrom']>[1];
+
+interface Opened {
+  readonly path: string;
+  readonly database: DatabaseSync;
+  readonly statements: Statements;
+}
+
 /** Throws CodedError: see `openLedgerFile`. */
 export function openLedgerSql({ path, networkId }: LedgerPlace) {
   const database = openLedgerFile(path, networkId);
-  const guarded = <T>(act: () => T): T => {
-    try {
-      return act();
-    } catch (error) {
-      throw sqliteError(error, path);
-    }
-  };
-  const atomically = <T>(act: () => T): T =>
-    guarded(() => {
-      database.exec('BEGIN IMMEDIATE');
-      try {
-        const result = act();
-        database.exec('COMMIT');
-        return result;
-      } catch (error) {
-        if (database.isTransaction) database.exec('ROLLBACK');
-        throw error;
-      }
-    });
-  const statements = prepare(database);
-  const head = () => guarded(() => readHead(statements, path));
+  const opened: Opened = { path, database, statements: prepare(database) };
   return {
-    head,
-    /** A state may be larger than one call should carry: rows come in parts, and count once the last call has come. */
-    beginInstall: () =>
-      guarded(() => {
-        database.exec('BEGIN IMMEDIATE');
-        for (const table of ['block', 'row', 'entry', 'touched', 'snapshot', 'chunk'])
-          database.exec(`DELETE FROM "${table}"`);
-      }),
-    installRows: (rows: readonly Change[]) => guarded(() => putRows(statements, rows)),
-    /** Without a head all is as it was. */
-    endInstall: (to: LedgerHead | null) =>
-      guarded(() => {
-        if (to) putHead(statements, to);
-        if (database.isTransaction) database.exec(to ? 'COMMIT' : 'ROLLBACK');
-      }),
-    append: (block: NewBlock, changes: readonly Change[]) =>
-      atomically(() => {
-        refuseUnlessNext(head(), block);
-        putBlock(statements, block);
-        putRows(statements, changes);
-        putHead(statements, block);
-      }),
+    ...reading(opened),
+    ...installing(opened),
+    ...growing(opened),
+    close: () => guarded(opened, () => database.close()),
+  };
+}
+
+function guarded<T>({ path }: Opened, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    throw sqliteError(error, path);
+  }
+}
+
+function atomically<T>(opened: Opened, act: () => T): T {
+  const { database } = opened;
+  return guarded(opened, () => {
+    database.exec('BEGIN IMMEDIATE');
+    try {
+      const result = act();
+      database.exec('COMMIT');
+      return result;
+    } catch (error) {
+      if (database.isTransaction) database.exec('ROLLBACK');
+      throw error;
+    }
+  });
+}
+
+function reading(opened: Opened) {
+  const { path, statements } = opened;
+  return {
+    head: () => guarded(opened, () => readHead(statements, path)),
     rowsAfter: (after: readonly [TableName, string] | null): Change[] =>
-      guarded(() => {
+      guarded(opened, () => {
         const [table, key] = after ? [tableNames.indexOf(after[0]), after[1]] : [-1, ''];
         return statements.rowsAfter
           .all(table, key, rowsPerPage)
           .map((row) => decoded(encodedRow(row, path), path));
       }),
     block: (number: number) =>
-      guarded(() => {
+      guarded(opened, () => {
         const found = statements.block.get(number);
         return found && storedBlock(found, path);
       }),
-    blocks: ({
-      before = Number.MAX_SAFE_INTEGER,
-      limit,
-    }: {
-      readonly before?: number;
-      readonly limit: number;
-    }) => guarded(() => statements.blocks.all(before, checkedLimit(limit)).map(summary)),
-    blocksFrom: (number: number, most: { readonly blocks: number; readonly bytes: number }) =>
-      guarded(() => {
-        const found: StoredBlock[] = [];
-        let bytes = 0;
-        for (const row of statements.blocksFrom.iterate(number, most.blocks)) {
-          bytes += Number(row.payload_bytes);
-          if (Number(row.number) !== number + found.length || (found.length > 0 && bytes > most.bytes)) break;
-          found.push(storedBlock(row, path));
-        }
-        return found;
-      }),
+    blocks: ({ before = Number.MAX_SAFE_INTEGER, limit }: BlockPage) =>
+      guarded(opened, () => statements.blocks.all(before, checkedLimit(limit)).map(summary)),
+    blocksFrom: (number: number, most: RunSize) =>
+      guarded(opened, () => readRun(statements, path, number, most)),
     transaction: (id: Uint8Array) =>
-      guarded(() => {
+      guarded(opened, () => {
         const found = statements.transaction.get(id);
         return found && placeOf(found);
       }),
-    transactions: ({ account, kind }: TransactionFilter, { before, limit }: TransactionPage) =>
-      guarded((): TransactionPlace[] => {
-        const below = before
-          ? before.number * transactionsPerBlockMax + before.index
-          : Number.MAX_SAFE_INTEGER;
-        checkedLimit(limit);
-        const { ofAll, ofKind, ofAccount, ofBoth } = statements;
-        if (account === undefined)
-          return (kind === undefined ? ofAll.all(below, limit) : ofKind.all(kind, below, limit)).map(placeOf);
-        return (
-          kind === undefined ? ofAccount.all(account, below, limit) : ofBoth.all(account, kind, below, limit)
-        ).map(placeOf);
+    transactions: (filter: TransactionFilter, page: TransactionPage) =>
+      guarded(opened, () => findTransactions(statements, filter, page)),
+    snapshots: () => guarded(opened, () => statements.snapshots.all().map((row) => snapshotInfo(row, path))),
+    snapshotChunk: (number: number, index: number) =>
+      guarded(opened, () => statements.chunk.get(number, index)?.bytes as Uint8Array | undefined),
+  };
+}
+
+/** A state may be larger than one call should carry: rows come in parts, and count once the last call has come. */
+function installing(opened: Opened) {
+  const { database, statements } = opened;
+  return {
+    beginInstall: () =>
+      guarded(opened, () => {
+        database.exec('BEGIN IMMEDIATE');
+        for (const table of ['block', 'row', 'entry', 'touched', 'snapshot', 'chunk'])
+          database.exec(`DELETE FROM "${table}"`);
+      }),
+    installRows: (rows: readonly Change[]) => guarded(opened, () => putRows(statements, rows)),
+    /** Without a head all is as it was. */
+    endInstall: (to: LedgerHead | null) =>
+      guarded(opened, () => {
+        if (to) putHead(statements, to);
+        if (database.isTransaction) database.exec(to ? 'COMMIT' : 'ROLLBACK');
+      }),
+  };
+}
+
+/** The block that comes next, and what is forgotten when there are many. */
+function growing(opened: Opened) {
+  const { path, statements } = opened;
+  return {
+    append: (block: NewBlock, changes: readonly Change[]) =>
+      atomically(opened, () => {
+        refuseUnlessNext(readHead(statements, path), block);
+        putBlock(statements, block);
+        putRows(statements, changes);
+        putHead(statements, block);
       }),
     takeSnapshot: () =>
-      atomically(() => {
-        const now = head();
+      atomically(opened, () => {
+        const now = readHead(statements, path);
         if (!now) throw new CodedError('no-state', 'there is no state yet');
         const existing = statements.snapshot.get(now.number);
         if (existing) return snapshotInfo(existing, path);
@@ -157,16 +171,11 @@ export function openLedgerSql({ path, networkId }: LedgerPlace) {
         statements.forgetSnapshots.run(snapshotsKept);
         return info;
       }),
-    snapshots: () => guarded(() => statements.snapshots.all().map((row) => snapshotInfo(row, path))),
-    snapshotChunk: (number: number, index: number) =>
-      guarded(() => statements.chunk.get(number, index)?.bytes as Uint8Array | undefined),
     /** Whether there is more. */
     pruneSome: (belowNumber: number): boolean =>
-      atomically(() => {
-        refuseUnlessSnapshot(
-          statements.snapshots.all().map(({ number }) => Number(number)),
-          belowNumber,
-        );
+      atomically(opened, () => {
+        const snapshots = statements.snapshots.all().map(({ number }) => Number(number));
+        refuseUnlessSnapshot(snapshots, belowNumber);
         const oldest = statements.oldest.get()?.number;
         if (typeof oldest !== 'number' || oldest >= belowNumber) return false;
         const end = Math.min(belowNumber, oldest + prunedBlocksAtOnce);
@@ -175,7 +184,6 @@ export function openLedgerSql({ path, networkId }: LedgerPlace) {
         statements.forgetBlocks.run(end);
         return end < belowNumber;
       }),
-    close: () => guarded(() => database.close()),
   };
 }
 
@@ -318,6 +326,32 @@ function storedBlock(values: Values, path: string): StoredBlock {
   if (!isWhole || blockChecksum(head.hash, head.stateRoot, payload, certificate) !== checksum)
     throw damagedFile(path, `block ${head.number}`);
   return { ...head, payload, certificate };
+}
+
+/** Blocks that follow each other, from this one on: one at least, however large, where it is there. */
+function readRun(statements: Statements, path: string, number: number, most: RunSize): StoredBlock[] {
+  const found: StoredBlock[] = [];
+  let bytes = 0;
+  for (const row of statements.blocksFrom.iterate(number, most.blocks)) {
+    bytes += Number(row.payload_bytes);
+    if (Number(row.number) !== number + found.length || (found.length > 0 && bytes > most.bytes)) break;
+    found.push(storedBlock(row, path));
+  }
+  return found;
+}
+
+function findTransactions(
+  { ofAll, ofKind, ofAccount, ofBoth }: Statements,
+  { account, kind }: TransactionFilter,
+  { before, limit }: TransactionPage,
+): TransactionPlace[] {
+  const below = before ? before.number * transactionsPerBlockMax + before.index : Number.MAX_SAFE_INTEGER;
+  checkedLimit(limit);
+  if (account === undefined)
+    return (kind === undefined ? ofAll.all(below, limit) : ofKind.all(kind, below, limit)).map(placeOf);
+  return (
+    kind === undefined ? ofAccount.all(account, below, limit) : ofBoth.all(account, kind, below, limit)
+  ).map(placeOf);
 }
 
 function placeOf({ place, id, kind }: Values): TransactionPlace {
