@@ -188,6 +188,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
   const document = createNetworkDocument(
     {
       name,
+      createdMs: Date.now(),
       seed: randomBytes(32),
       model,
       dataset: hash,
@@ -311,6 +312,7 @@ export function describeNetwork(
   const json = {
     networkId: toHex(network.networkId),
     name: network.name,
+    createdMs: network.createdMs ?? null,
     parameters: parameterCount(model),
     model,
     dataset: network.dataset,
@@ -331,6 +333,7 @@ export function describeNetwork(
   const lines = [
     ['network', `${json.networkId}`],
     ['name', network.name],
+    ...(network.createdMs === undefined ? [] : [['founded', new Date(network.createdMs).toISOString()]]),
     ['model', `${model.layers} layers × ${model.width}, ${formatCount(json.parameters)} parameters`],
     ...(stages.length > 1 ? stages : []).map((stage, i) => [`stage ${i + 1}`, describeStage(stage)]),
     [
