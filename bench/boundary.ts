@@ -12,7 +12,8 @@ import { defaultTraining } from '../src/peer/policy.ts';
 import { contentHash, encodeClaim, makeClaim } from '../src/pipeline/claim.ts';
 import { encodeTrainAnswer, encodeTrainRequest } from '../src/pipeline/messages.ts';
 import { encodeRows, type RowCodec, rowCodecs } from '../src/pipeline/row-codec.ts';
-import { installSha256 } from '../src/std/hash.ts';
+import { signAnswer } from '../src/pipeline/seals.ts';
+import { installSha256, sha256Hex } from '../src/std/hash.ts';
 import { table } from './support/run-neuroshard.ts';
 
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
@@ -45,7 +46,10 @@ function measure(preset: string, codec: RowCodec) {
   const rows = encodeRows(gradient, codec);
   const shape = { tokens, width, vocabulary, codec };
   const request = encodeTrainRequest({ ...place, stage: 1, claim, labels, rows }, shape).length;
-  const answer = encodeTrainAnswer({ loss: Math.LN2, gradient }, codec).length;
+  const exchange = { index: place.index, rows: sha256Hex(rows), gradient: sha256Hex(rows) };
+  const names = { stage: 1, caller: key.nodeId, driver: key.nodeId, round: place.round, step: place.step };
+  const seal = signAnswer(new Uint8Array(32), { ...names, ...exchange }, key);
+  const answer = encodeTrainAnswer({ loss: Math.LN2, seal, rows }).length;
   const floats = 2 * gradient.byteLength;
   const labelBytes = (vocabulary <= 65_536 ? 2 : 4) * tokens;
   const framing = request + answer - labelBytes - 2 * rows.length;

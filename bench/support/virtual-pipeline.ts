@@ -6,6 +6,7 @@
 import { type Life, lifeClock } from '../../sim/life.ts';
 import { stream } from '../../sim/random.ts';
 import { createVirtualClock, type VirtualClock } from '../../sim/virtual-clock.ts';
+import { type KeyPair, keyPairFrom } from '../../src/identity/keys.ts';
 import type { LinkVerdict } from '../../src/net/memory-link.ts';
 import { createMemoryHub, type MemoryHub } from '../../src/net/memory-transport.ts';
 import type { NodeId } from '../../src/net/transport.ts';
@@ -18,11 +19,12 @@ import type { BoundaryShape } from '../../src/pipeline/messages.ts';
 import { createNextStage, type Failover } from '../../src/pipeline/next-stage.ts';
 import { createNormGuard } from '../../src/pipeline/norm-guard.ts';
 import { createRouter } from '../../src/pipeline/routing.ts';
+import type { ServingNode } from '../../src/pipeline/served-seals.ts';
 import type { StageNode, StepTaken } from '../../src/pipeline/stage-node.ts';
 import { type StageServer, serveStage } from '../../src/pipeline/stage-server.ts';
 import { createWeightsGate } from '../../src/pipeline/weights-gate.ts';
 import { createWorkQueue } from '../../src/pipeline/work-queue.ts';
-import { toHex, utf8 } from '../../src/std/bytes.ts';
+import { utf8 } from '../../src/std/bytes.ts';
 import { type Clock, sleep } from '../../src/std/clock.ts';
 import { sha256 } from '../../src/std/hash.ts';
 import { inTurn } from '../../src/std/in-turn.ts';
@@ -111,7 +113,12 @@ export function createVirtualPipeline(options: VirtualPipelineOptions): VirtualP
     link: (from, to, bytes) => options.link(from, to, bytes, clock),
     ...(options.roundTripMs !== undefined && { roundTripMs: () => options.roundTripMs! }),
   });
-  const idOf = (stage: number, replica: number) => toHex(sha256(utf8(`bench ${seed} ${stage} ${replica}`)));
+  const keys = new Map<NodeId, KeyPair>();
+  const idOf = (stage: number, replica: number) => {
+    const key = keyPairFrom(sha256(utf8(`bench ${seed} ${stage} ${replica}`)));
+    keys.set(key.nodeId, key);
+    return key.nodeId;
+  };
   const stages = costs.map((_, stage) =>
     Array.from({ length: stage === 0 ? 1 : replicas }, (_, replica) => idOf(stage, replica)),
   );
@@ -119,7 +126,7 @@ export function createVirtualPipeline(options: VirtualPipelineOptions): VirtualP
   const failovers: VirtualPipeline['failovers'] = [];
   const lost: VirtualPipeline['lost'] = [];
   const running = new Map<NodeId, Running>();
-  const surroundings: Surroundings = { options, clock, hub, stages, applied, failovers };
+  const surroundings: Surroundings = { options, clock, hub, keys, stages, applied, failovers };
   for (const [stage, ids] of stages.entries())
     for (const id of ids) running.set(id, startNode(surroundings, id, stage));
 
@@ -166,6 +173,7 @@ export function createVirtualPipeline(options: VirtualPipelineOptions): VirtualP
 
 interface Surroundings extends Pick<VirtualPipeline, 'clock' | 'hub' | 'stages' | 'applied' | 'failovers'> {
   readonly options: VirtualPipelineOptions;
+  readonly keys: ReadonlyMap<NodeId, KeyPair>;
 }
 
 interface Running {
@@ -179,6 +187,7 @@ function startNode(surroundings: Surroundings, id: NodeId, stage: number): Runni
   const { options, hub, stages, failovers } = surroundings;
   const { shape } = options;
   const life: Life = { alive: true };
+  const signing = { networkId: new Uint8Array(32), key: surroundings.keys.get(id)! };
   const clock = lifeClock(surroundings.clock, life);
   const transport = hub.join(id);
   const random = stream(options.seed, 'node', id, surroundings.clock.nowMs());
@@ -186,7 +195,7 @@ function startNode(surroundings: Surroundings, id: NodeId, stage: number): Runni
   const { compute, isBusy } = fakeCompute(surroundings, at);
   const router = createRouter({ clock, random });
   const depth = { decode: 256, backward: 128, forward: 128, background: 16 };
-  const node: StageNode = {
+  const node: ServingNode = {
     stage,
     compute,
     queue: createWorkQueue({ clock, depthMax: depth }),
@@ -196,6 +205,8 @@ function startNode(surroundings: Surroundings, id: NodeId, stage: number): Runni
       : createNextStage({
           stage: stage + 1,
           shape,
+          signing,
+          keepsRows: false,
           transport,
           clock,
           candidates: (wanted) => {
@@ -210,6 +221,8 @@ function startNode(surroundings: Surroundings, id: NodeId, stage: number): Runni
           onStarving: () => {},
         }),
     clip: 1,
+    signing,
+    records: undefined,
   };
   const server =
     stage === 0

@@ -139,7 +139,8 @@ function withOtherBatches({ random }: NodeEnv, { batch }: PeerSteps): Partial<Pe
 }
 
 /** Steps and microbatches of nobody, in everybody's name. */
-function askEverybody(world: DilocoWorld, { clock, random, transport }: NodeEnv): void {
+function askEverybody(world: DilocoWorld, { clock, random, transport, key }: NodeEnv): void {
+  const seal = () => ({ publicKey: key.publicKey, signature: noise(random, 64) });
   const { training, members } = world.network;
   const again = () => {
     const peer = pick(random, members).nodeId;
@@ -151,8 +152,8 @@ function askEverybody(world: DilocoWorld, { clock, random, transport }: NodeEnv)
     };
     const ids = [...Array(training.microbatches).keys()];
     const message = pick(random, [
-      () => encodeStepRequest({ pass: 'prepare', ...place, ids }),
-      () => encodeStepRequest({ pass: 'apply', ...place, norm: pick(random, [0, 1, 1e30]) }),
+      () => encodeStepRequest({ pass: 'prepare', ...place, ids, receipt: seal() }),
+      () => encodeStepRequest({ pass: 'apply', ...place, norm: pick(random, [0, 1, 1e30]), seal: seal() }),
       () => noise(random, uniformBelow(random, 512)),
     ])();
     if (peer !== transport.self)

@@ -135,7 +135,7 @@ export const evidenceBytesProtocol: Protocol = {
 
 /** One microbatch through this stage and all after it, forward and backward. */
 export const trainProtocol: Protocol = {
-  id: '/neuroshard/train/1',
+  id: '/neuroshard/train/2',
   requestBytesMax: rowBytesMax,
   responseBytesMax: rowBytesMax,
   timeoutMs: 120_000,
@@ -146,7 +146,7 @@ export const trainProtocol: Protocol = {
 
 /** The two passes of an optimizer step along a path. */
 export const stepProtocol: Protocol = {
-  id: '/neuroshard/step/1',
+  id: '/neuroshard/step/2',
   requestBytesMax: 256 * KiB,
   responseBytesMax: 256 * KiB,
   timeoutMs: 60_000,

@@ -20,6 +20,7 @@ import type { Transport } from '../net/transport.ts';
 import type { Batch } from '../optim/stage-trainer.ts';
 import { encodeClaim } from '../pipeline/claim.ts';
 import { createStageDirectory, type StageDirectory } from '../pipeline/directory.ts';
+import type { RowStore } from '../pipeline/row-store.ts';
 import { createStageLookup } from '../pipeline/stage-lookup.ts';
 import type { StepTaken } from '../pipeline/stage-node.ts';
 import { toHex } from '../std/bytes.ts';
@@ -67,6 +68,8 @@ export interface PeerOptions {
   /** Of the ledger, by somebody the user trusts: where a node begins that has not come so far. */
   readonly checkpoint?: Checkpoint;
   readonly replica: StageReplica;
+  /** Where a stage of several keeps rows, for audits of its work; without it none of that is recorded. */
+  readonly rows?: RowStore;
   readonly events: EventSink;
   readonly checkpoints?: CheckpointKeeper;
   /** Up to this round steps were logged before this start: made again, they must give the same losses. */
@@ -203,6 +206,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     clock,
     random: options.random,
     store,
+    ...(options.rows && { rows: options.rows }),
     directory,
     candidates: lookup.candidates,
     memoryBytes: options.memoryBytes ?? 0,
@@ -269,7 +273,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     nodeId: key.nodeId,
     ledger,
     info,
-    work: undefined,
+    work: pipeline.work,
     audit: (duty) => peer.steps.audit(duty),
   });
   stops.push(

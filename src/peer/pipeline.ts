@@ -18,9 +18,11 @@ import type { BoundaryShape } from '../pipeline/messages.ts';
 import { createNextStage, type Failover } from '../pipeline/next-stage.ts';
 import { createNormGuard } from '../pipeline/norm-guard.ts';
 import { createRouter, type Router } from '../pipeline/routing.ts';
+import type { RowStore } from '../pipeline/row-store.ts';
 import type { StageLookup } from '../pipeline/stage-lookup.ts';
-import type { StageNode, StepTaken } from '../pipeline/stage-node.ts';
-import { evaluateStage, type StageServer, serveStage } from '../pipeline/stage-server.ts';
+import { evaluateStage, type StageNode, type StepTaken } from '../pipeline/stage-node.ts';
+import { type StageServer, serveStage } from '../pipeline/stage-server.ts';
+import { createStepRecords, type StepRecords } from '../pipeline/step-records.ts';
 import { createWeightsGate } from '../pipeline/weights-gate.ts';
 import { createWorkQueue, type WorkQueue } from '../pipeline/work-queue.ts';
 import type { Clock } from '../std/clock.ts';
@@ -42,6 +44,8 @@ export interface PipelineOptions {
   readonly random: Random;
   /** Of what must outlive this process. */
   readonly store: Store;
+  /** Of rows, as evidence of a stage's steps; without it, or of a model held whole, none is kept. */
+  readonly rows?: RowStore;
   readonly directory: StageDirectory;
   /** Of the next stage; where they are few, others are looked for. */
   readonly candidates: StageLookup['candidates'];
@@ -74,12 +78,14 @@ export interface Pipeline {
   readonly isDriver: boolean;
   readonly router: Router;
   readonly queue: WorkQueue;
+  /** What the steps of this stage were made of; undefined where that is not kept. */
+  readonly work: Pick<StepRecords, 'stepsOf' | 'rows'> | undefined;
   /** Whether a Driver was found to lie about its batches. */
   isConvicted(node: string): boolean;
   /** The ledger has taken this evidence of a Driver's fraud. */
   fraudDecided(evidence: Uint8Array): void;
-  /** Takes part in this round from now on. */
-  begin(round: number): void;
+  /** Takes part in this round from now on; `anew`: from its start. */
+  begin(round: number, anew?: boolean): void;
   /** No step of this round any more: what is under way ends without effect. */
   end(): Promise<void>;
   /** The Driver's inner step. */
@@ -116,6 +122,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     },
   });
   const guards = { rows: createNormGuard(), gradients: createNormGuard() };
+  const records = stages > 1 && options.rows ? createStepRecords(options.rows) : undefined;
+  const signing = { networkId: network.networkId, key };
   let admitted = -1;
   /** The round that was begun last, whether or not it is over. */
   let latest = 0;
@@ -126,6 +134,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       : createNextStage({
           stage: stage + 1,
           shape,
+          signing,
+          keepsRows: records !== undefined,
           transport,
           clock,
           candidates: options.candidates,
@@ -151,14 +161,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
             counters.tokens += shape.tokens;
           },
         });
-  const node: StageNode = {
-    stage,
-    compute: replica,
-    queue,
-    gate: createWeightsGate(),
-    next,
-    clip: training.clip,
-  };
+  const place = { stage, compute: replica, queue, gate: createWeightsGate(), next, clip: training.clip };
+  const node: StageNode = { ...place, records, signing: stages > 1 ? signing : undefined };
   /** Tokens a second that this stage trained on while it was at work; 0 before it was. */
   const speed = () => {
     const { served, busyMs } = queue.stats();
@@ -176,12 +180,16 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     stage === 0
       ? undefined
       : serveStage({
-          node,
+          node: { ...node, signing },
           shape,
           transport,
           clock,
           guard: guards.rows,
-          admits: (round) => (round === admitted ? accept(undefined) : reject('wrong-round')),
+          admits: (round) => {
+            if (round === admitted) return accept(undefined);
+            if (round === latest) return reject('round-over');
+            return reject(round < latest ? 'past-round' : 'wrong-round');
+          },
           learningRate: rate,
           checkClaim: (request) => fraud.check(request),
           isConvicted: (node) => fraud.isConvicted(node),
@@ -219,9 +227,11 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     isDriver: stage === 0,
     router,
     queue,
+    work: records,
     isConvicted: (node) => fraud.isConvicted(node),
     fraudDecided: (evidence) => fraud.decided(evidence),
-    begin: (round) => {
+    begin: (round, anew = false) => {
+      records?.begin(round, anew);
       if (admitted !== round) for (const guard of Object.values(guards)) guard.reset();
       admitted = round;
       latest = round;

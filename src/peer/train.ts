@@ -325,7 +325,7 @@ async function standAt(peer: Peer, position: Position): Promise<void> {
   peer.rejected = [];
   peer.contribution = null;
   peer.served = [];
-  peer.pipeline.begin(position.round);
+  peer.pipeline.begin(position.round, true);
   peer.coordinator.begin(position.round, position.stateHash);
   await peer.agreement.state(position.round, position.stateHash);
 }

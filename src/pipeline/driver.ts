@@ -14,6 +14,7 @@ import {
   runMicrobatch,
   type StageNode,
   type StepTaken,
+  sealNorm,
   sumOf,
 } from './stage-node.ts';
 
@@ -79,9 +80,10 @@ async function finishStep(
   signal: AbortSignal,
 ): Promise<Outcome<StepTaken>> {
   const ids = [...path.losses.keys()].sort((a, b) => a - b);
-  const sums = await prepareStep(node, path, ids, signal);
+  const sums = await prepareStep(node, path, { ids, receipt: null }, signal);
   if (!sums.ok) return sums;
-  return applyStep(node, path, { norm: Math.sqrt(sumOf(sums.value)), learningRate }, signal);
+  const norm = sealNorm(node, path, ids.length, Math.sqrt(sumOf(sums.value)));
+  return applyStep(node, path, { ...norm, learningRate }, signal);
 }
 
 /** Starts tasks 0 to count − 1 in order, at most `window` at a time; when one throws, all end and so does this. */

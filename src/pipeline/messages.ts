@@ -6,10 +6,20 @@ import { z } from 'zod';
 import { bytesOf, concatBytes } from '../std/bytes.ts';
 import { type Canonical, decodeCanonical, encodeCanonical } from '../std/codec.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import { decodeRows, encodeRows, type RowCodec, rowBytes } from './row-codec.ts';
+import { decodeRows, type RowCodec, rowBytes } from './row-codec.ts';
+import {
+  counterSchema,
+  indexSchema,
+  microbatchesMax,
+  normSchema,
+  type Seal,
+  sealForm,
+  sealSchema,
+  segmentsMax,
+  sumsSchema,
+} from './seals.ts';
 
 const headerBytesMax = 4096;
-const counter = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const bytes = (most: number) => z.instanceof(Uint8Array).refine((value) => value.length <= most);
 
 /** What both ends know of a stage boundary. */
@@ -54,7 +64,7 @@ function unframe(message: Uint8Array): Outcome<{ readonly header: unknown; reado
   return header.ok ? accept({ header: header.value, body: message.subarray(4 + length) }) : header;
 }
 
-const trainHeader = z.tuple([counter, counter, counter, counter, bytes(512)]);
+const trainHeader = z.tuple([counterSchema, counterSchema, counterSchema, counterSchema, bytes(512)]);
 
 /** `rows` are encoded by the boundary's codec already, so that sending them again costs nothing. */
 export function encodeTrainRequest(request: TrainRequest, shape: BoundaryShape): Uint8Array {
@@ -98,26 +108,35 @@ function labelledRows(body: Uint8Array, shape: BoundaryShape): Outcome<LabelledR
   return accept({ labels, rows: body.subarray(labelBytes) });
 }
 
-/** What comes back: the microbatch's loss and dL/drows. */
+/** What comes back: the microbatch's loss and dL/drows, and the callee's seal that these are for the rows sent. */
 export interface TrainAnswer {
   readonly loss: number;
-  readonly gradient: Float32Array;
+  readonly seal: Seal;
+  /** dL/drows, encoded by the boundary's codec. */
+  readonly rows: Uint8Array;
 }
 
-const lossHeader = z.tuple([z.number().finite().min(0).max(1e6)]);
+const lossSchema = z.number().finite().min(0).max(1e6);
+const lossHeader = z.tuple([lossSchema]);
+const answerHeader = z.tuple([lossSchema, sealSchema]);
 
-export function encodeTrainAnswer(answer: TrainAnswer, codec: RowCodec): Uint8Array {
-  return frame([answer.loss], encodeRows(answer.gradient, codec));
+export function encodeTrainAnswer({ loss, seal, rows }: TrainAnswer): Uint8Array {
+  return frame([loss, sealForm(seal)], rows);
 }
 
-/** `malformed`, `wrong-length`, `not-finite`. */
-export function decodeTrainAnswer(message: Uint8Array, shape: BoundaryShape): Outcome<TrainAnswer> {
+/** `malformed`, `wrong-length`, `not-finite`. Whose seal it is the caller judges. */
+export function decodeTrainAnswer(
+  message: Uint8Array,
+  shape: BoundaryShape,
+): Outcome<TrainAnswer & { readonly gradient: Float32Array }> {
   const parts = unframe(message);
   if (!parts.ok) return parts;
-  const parsed = lossHeader.safeParse(parts.value.header);
+  const parsed = answerHeader.safeParse(parts.value.header);
   if (!parsed.success) return reject('malformed');
-  const gradient = decodeRows(parts.value.body, shape.codec, shape.tokens * shape.width);
-  return gradient.ok ? accept({ loss: parsed.data[0], gradient: gradient.value }) : gradient;
+  const rows = parts.value.body;
+  const gradient = decodeRows(rows, shape.codec, shape.tokens * shape.width);
+  const [loss, seal] = parsed.data;
+  return gradient.ok ? accept({ loss, seal, rows, gradient: gradient.value }) : gradient;
 }
 
 export interface EvaluateRequest {
@@ -127,7 +146,7 @@ export interface EvaluateRequest {
   readonly rows: Uint8Array;
 }
 
-const evaluateHeader = z.tuple([counter, counter]);
+const evaluateHeader = z.tuple([counterSchema, counterSchema]);
 
 export function encodeEvaluateRequest(request: EvaluateRequest, shape: BoundaryShape): Uint8Array {
   const { round, stage, labels, rows } = request;
@@ -163,34 +182,38 @@ export type StepRequest = StepPlace & {
 } & (
     | {
         readonly pass: 'prepare';
-        /** Microbatches whose dL/dy the caller used, in the order of the step. */
+        /** Microbatches whose dL/dy the caller used, growing. */
         readonly ids: readonly number[];
+        /** The caller's, for what went over the boundary for them. */
+        readonly receipt: Seal;
       }
     | {
         readonly pass: 'apply';
         /** L2 norm of the summed gradient of all stages. */
         readonly norm: number;
+        /** The Driver's. */
+        readonly seal: Seal;
       }
   );
 
-/** Microbatches of one step, at most. */
-export const microbatchesMax = 4096;
 const nodeId = z.string().regex(/^[0-9a-f]{64}$/);
 const prepareSchema = z.tuple([
   z.literal('prepare'),
-  counter,
-  counter,
-  counter,
+  counterSchema,
+  counterSchema,
+  counterSchema,
   nodeId,
-  z.array(counter.max(microbatchesMax - 1)).max(microbatchesMax),
+  z.array(indexSchema).max(microbatchesMax),
+  sealSchema,
 ]);
 const applySchema = z.tuple([
   z.literal('apply'),
-  counter,
-  counter,
-  counter,
+  counterSchema,
+  counterSchema,
+  counterSchema,
   nodeId,
-  z.number().finite().min(0),
+  normSchema,
+  sealSchema,
 ]);
 
 /** Largest step message. */
@@ -198,7 +221,11 @@ export const stepBytesMax = 64 * 1024;
 
 export function encodeStepRequest(request: StepRequest): Uint8Array {
   const { pass, round, stage, step, driver } = request;
-  return encodeCanonical([pass, round, stage, step, driver, pass === 'prepare' ? request.ids : request.norm]);
+  const said: Canonical[] =
+    pass === 'prepare'
+      ? [[...request.ids], sealForm(request.receipt)]
+      : [request.norm, sealForm(request.seal)];
+  return encodeCanonical([pass, round, stage, step, driver, ...said]);
 }
 
 export function decodeStepRequest(message: Uint8Array): Outcome<StepRequest> {
@@ -206,28 +233,32 @@ export function decodeStepRequest(message: Uint8Array): Outcome<StepRequest> {
   if (!decoded.ok) return decoded;
   const prepare = prepareSchema.safeParse(decoded.value);
   if (prepare.success) {
-    const [pass, round, stage, step, driver, ids] = prepare.data;
-    if (new Set(ids).size !== ids.length) return reject('malformed', 'a microbatch is named twice');
-    return accept({ pass, round, stage, step, driver, ids });
+    const [pass, round, stage, step, driver, ids, receipt] = prepare.data;
+    if (ids.some((id, i) => i > 0 && id <= ids[i - 1]!))
+      return reject('malformed', 'microbatches out of order');
+    return accept({ pass, round, stage, step, driver, ids, receipt });
   }
   const apply = applySchema.safeParse(decoded.value);
   if (!apply.success) return reject('malformed');
-  const [pass, round, stage, step, driver, norm] = apply.data;
-  return accept({ pass, round, stage, step, driver, norm });
+  const [pass, round, stage, step, driver, norm, seal] = apply.data;
+  return accept({ pass, round, stage, step, driver, norm, seal });
 }
 
-/** Segments of all stages behind a boundary, at most. */
-const segmentsMax = 2048;
-const sumsSchema = z.array(z.number().finite().min(0)).max(segmentsMax);
-
-/** Σg² by segment, of the answering stage and all after it, in order. */
-export function encodeSums(sums: readonly number[]): Uint8Array {
-  return encodeCanonical([...sums]);
+/** Σg² by segment, of the answering stage and all after it, in order; with that stage's seal. */
+export interface SealedSums {
+  readonly sums: readonly number[];
+  readonly seal: Seal;
 }
 
-export function decodeSums(message: Uint8Array): Outcome<readonly number[]> {
-  const decoded = decodeCanonical(message, 10 * segmentsMax);
+const sealedSumsSchema = z.tuple([sumsSchema, sealSchema]);
+
+export function encodeSums({ sums, seal }: SealedSums): Uint8Array {
+  return encodeCanonical([[...sums], sealForm(seal)]);
+}
+
+export function decodeSums(message: Uint8Array): Outcome<SealedSums> {
+  const decoded = decodeCanonical(message, 10 * segmentsMax + 128);
   if (!decoded.ok) return decoded;
-  const parsed = sumsSchema.safeParse(decoded.value);
-  return parsed.success ? accept(parsed.data) : reject('malformed');
+  const parsed = sealedSumsSchema.safeParse(decoded.value);
+  return parsed.success ? accept({ sums: parsed.data[0], seal: parsed.data[1] }) : reject('malformed');
 }

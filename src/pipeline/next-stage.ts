@@ -2,28 +2,24 @@
  * The caller's side of a stage boundary: which replica of the next stage a path uses, and what happens when it hangs.
  * Exactly one replica's answer is used for each microbatch; it computes nothing.
  */
-import { evaluateProtocol, type Protocol, stepProtocol, trainProtocol } from '../net/protocol.ts';
-import type { NodeId, Transport } from '../net/transport.ts';
-import { type Clock, sleep } from '../std/clock.ts';
+import { evaluateProtocol, stepProtocol } from '../net/protocol.ts';
+import type { NodeId } from '../net/transport.ts';
+import { sleep } from '../std/clock.ts';
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
-import { type CallPlaces, createCallPlaces } from './call-places.ts';
-import type { LinkWatch } from './link-watch.ts';
+import { createCallPlaces } from './call-places.ts';
+import { type AtCallee, type CalleeOptions, callOnce, prepareAt, temporary, trainAt } from './callee.ts';
 import {
-  type BoundaryShape,
   decodeLoss,
-  decodeSums,
-  decodeTrainAnswer,
   encodeEvaluateRequest,
   encodeStepRequest,
   encodeTrainRequest,
-  type TrainAnswer,
+  type SealedSums,
   type TrainRequest,
 } from './messages.ts';
-import type { NormGuard } from './norm-guard.ts';
-import type { Router } from './routing.ts';
 import { encodeRows } from './row-codec.ts';
-import { rootMeanSquare } from './row-norm.ts';
-import { type WatchedRejection, watchedRequest } from './watched-request.ts';
+import type { DriverStep, Exchange, Seal } from './seals.ts';
+import { type Sent, travelled } from './step-records.ts';
+import type { WatchedRejection } from './watched-request.ts';
 
 /** A replica was given up for another one. */
 export interface Failover {
@@ -35,34 +31,40 @@ export interface Failover {
   readonly acceptedMs: number;
 }
 
-export interface NextStageOptions {
-  /** Of the callees. */
-  readonly stage: number;
-  readonly shape: BoundaryShape;
-  readonly transport: Transport;
-  readonly clock: Clock;
+export interface NextStageOptions extends CalleeOptions {
   readonly candidates: (stage: number) => readonly NodeId[];
   /** Where this node begins unless another is much faster: the callers of a stage spread over its replicas. */
   readonly preferred: (candidates: readonly NodeId[]) => NodeId | undefined;
-  readonly router: Router;
-  readonly links: LinkWatch;
-  /** Of the gradients that come back. */
-  readonly guard: NormGuard;
   readonly onFailover: (event: Failover) => void;
   /** No replica of the stage can be had (true), or one can again (false). */
   readonly onStarving: (stage: number, starving: boolean) => void;
-  readonly onBytes?: (sent: number, received: number) => void;
 }
 
 /** What one path has with the next stage during a step. */
-export interface Passage {
-  readonly driver: NodeId;
-  readonly round: number;
-  readonly step: number;
+export interface Passage extends DriverStep {
   /** The replica in use; kept from step to step. */
   hop: NodeId | undefined;
-  /** Microbatches whose dL/dy was used: what was sent, and who has their gradients. */
-  readonly used: Map<number, { readonly message: Uint8Array; holder: NodeId }>;
+  /** Microbatches whose dL/dy was used. */
+  readonly used: Map<number, Used>;
+}
+
+interface Used extends Sent {
+  readonly message: Uint8Array;
+  /** Who has its gradients, and the hash of what that one answered: another's answer may have been used. */
+  holder: NodeId;
+  held: string;
+}
+
+export interface TrainResult {
+  readonly loss: number;
+  /** dL/dy. */
+  readonly gradient: Float32Array;
+}
+
+/** The norm of a step, with the Driver's seal. */
+export interface SealedNorm {
+  readonly norm: number;
+  readonly seal: Seal;
 }
 
 export interface NextStage {
@@ -74,11 +76,11 @@ export interface NextStage {
     call: Pick<TrainRequest, 'index' | 'claim' | 'labels'> & { readonly rows: Float32Array },
     signal: AbortSignal,
     moved?: () => void,
-  ): Promise<Outcome<TrainAnswer>>;
+  ): Promise<Outcome<TrainResult>>;
   /** Σg² of this stage and those after it, over exactly these microbatches. */
-  prepare(passage: Passage, ids: readonly number[], signal: AbortSignal): Promise<Outcome<readonly number[]>>;
+  prepare(passage: Passage, ids: readonly number[], signal: AbortSignal): Promise<Outcome<SealedSums>>;
   /** The answer of the replica that prepared; its step is lost with it when it dies now. */
-  apply(passage: Passage, norm: number, signal: AbortSignal): Promise<Outcome<void>>;
+  apply(passage: Passage, norm: SealedNorm, signal: AbortSignal): Promise<Outcome<void>>;
   /** Mean loss of w_r over one batch. */
   evaluate(
     call: { readonly round: number; readonly labels: Int32Array; readonly rows: Float32Array },
@@ -86,16 +88,6 @@ export interface NextStage {
   ): Promise<Outcome<number>>;
 }
 
-/** The replica is alive, and not for us now: another may be, and it costs this one nothing. */
-const temporary = new Set([
-  'busy',
-  'wrong-round',
-  'round-over',
-  'refused',
-  'wrong-stage',
-  'stale-step',
-  'unchecked',
-]);
 /** The fault is in what was sent, if a second replica says so too: one alone may lie. */
 const final = new Set([
   'wrong-batch',
@@ -111,15 +103,8 @@ const forgotten = new Set(['unknown-path', 'unknown-microbatch']);
 
 const backoffMsMin = 10;
 const backoffMsMax = 500;
-/** No progress of a callee that goes on sending frames, for this long, counts as hanging. */
-const progressMs = 20_000;
-
-interface Caller extends NextStageOptions {
-  readonly places: CallPlaces;
-}
-
 export function createNextStage(given: NextStageOptions): NextStage {
-  const options: Caller = { ...given, places: createCallPlaces() };
+  const options: AtCallee & NextStageOptions = { ...given, places: createCallPlaces() };
   const { stage, shape } = options;
   return {
     open: (driver, round, step, before) => {
@@ -130,99 +115,92 @@ export function createNextStage(given: NextStageOptions): NextStage {
     },
     train: async (passage, call, signal, moved) => {
       const { round, step } = passage;
-      const rows = encodeRows(call.rows, shape.codec);
-      const message = encodeTrainRequest({ ...call, round, stage, step, rows }, shape);
+      const encoded = encodeRows(call.rows, shape.codec);
+      const message = encodeTrainRequest({ ...call, round, stage, step, rows: encoded }, shape);
+      // The message is kept until the step is taken: its rows are not kept twice.
+      const rows = travelled(message.subarray(message.length - encoded.length), options.keepsRows);
+      const microbatch = { of: passage, index: call.index, message, rows };
       const answer = await untilAnswered(options, passage, signal, (node, accepted) =>
-        trainAt(options, node, message, signal, () => {
+        trainAt(options, node, microbatch, signal, () => {
           accepted();
           moved?.();
         }),
       );
       if (!answer.ok) return answer;
       const { node, value } = answer.value;
-      passage.used.set(call.index, { message, holder: node });
-      return accept(value);
+      const { loss, dy, ...sent } = value;
+      passage.used.set(call.index, { ...sent, message, holder: node, held: sent.gradient.hash });
+      return accept({ loss, gradient: dy });
     },
     prepare: async (passage, ids, signal) => {
-      const { round, step, driver } = passage;
-      const message = encodeStepRequest({ pass: 'prepare', round, stage, step, driver, ids });
       const answer = await untilAnswered(options, passage, signal, async (node, accepted) => {
         const moved = await gather(options, { passage, ids, node, accepted }, signal);
         if (!moved.ok) return moved;
-        const sums = await call(options, node, stepProtocol, message, signal, accepted);
-        if (sums.ok) return decodeSums(sums.value);
+        const sums = await prepareAt(options, node, passage, moved.value, accepted, signal);
         // It was started again since, and knows nothing of them any more.
-        if (forgotten.has(sums.code))
+        if (!sums.ok && forgotten.has(sums.code))
           for (const one of passage.used.values()) if (one.holder === node) one.holder = '';
         return sums;
       });
       return answer.ok ? accept(answer.value.value) : answer;
     },
-    apply: async (passage, norm, signal) => {
+    apply: async (passage, { norm, seal }, signal) => {
       const { round, step, driver, hop } = passage;
       if (hop === undefined) return reject('not-prepared');
-      const message = encodeStepRequest({ pass: 'apply', round, stage, step, driver, norm });
-      const answer = await call(options, hop, stepProtocol, message, signal);
+      const message = encodeStepRequest({ pass: 'apply', round, stage, step, driver, norm, seal });
+      const answer = await callOnce(options, hop, stepProtocol, message, signal);
       return answer.ok ? accept(undefined) : answer;
     },
     evaluate: async ({ round, labels, rows }, signal) => {
       const passage: Passage = { driver: '', round, step: 0, hop: undefined, used: new Map() };
       const encoded = encodeRows(rows, shape.codec);
       const message = encodeEvaluateRequest({ round, stage, labels, rows: encoded }, shape);
-      const answer = await untilAnswered(options, passage, signal, async (node) => {
-        const loss = await call(options, node, evaluateProtocol, message, signal);
+      const ask = async (node: NodeId) => {
+        const loss = await callOnce(options, node, evaluateProtocol, message, signal);
         return loss.ok ? decodeLoss(loss.value) : loss;
-      });
+      };
+      // Where all have left the round, none comes back to it.
+      const answer = await untilAnswered(options, passage, signal, ask, 'past-round');
       return answer.ok ? accept(answer.value.value) : answer;
     },
   };
 }
 
-/** The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. */
-async function gather(
-  options: Caller,
-  {
-    passage,
-    ids,
-    node,
-    accepted,
-  }: {
-    readonly passage: Passage;
-    readonly ids: readonly number[];
-    readonly node: NodeId;
-    readonly accepted: () => void;
-  },
-  signal: AbortSignal,
-): Promise<Outcome<void>> {
-  const missing = ids.map((id) => passage.used.get(id)).filter((one) => one && one.holder !== node);
-  const outcomes = await Promise.all(
-    missing.map(async (one) => {
-      const again = await trainAt(options, node, one!.message, signal, accepted);
-      if (again.ok) one!.holder = node;
-      return again;
-    }),
-  );
-  return outcomes.find((outcome) => !outcome.ok) ?? accept(undefined);
+interface Gathering {
+  readonly passage: Passage;
+  readonly ids: readonly number[];
+  readonly node: NodeId;
+  readonly accepted: () => void;
 }
 
-async function trainAt(
-  options: Caller,
-  node: NodeId,
-  message: Uint8Array,
+/**
+ * The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. Gives what went to
+ * it and came from it for all of them. `unknown-microbatch` when one never went on from here.
+ */
+async function gather(
+  options: AtCallee,
+  { passage, ids, node, accepted }: Gathering,
   signal: AbortSignal,
-  moved?: () => void,
-): Promise<Outcome<TrainAnswer>> {
-  const leave = await options.places.take(node, signal);
-  if (!leave) return reject(signal.aborted ? 'aborted' : 'busy', 'no place became free');
-  const answer = await call(options, node, trainProtocol, message, signal, moved).finally(leave);
-  // Those that wait for a place there need not find out one by one.
-  if (!answer.ok && !temporary.has(answer.code)) options.places.dismiss(node);
-  if (!answer.ok) return answer;
-  const decoded = decodeTrainAnswer(answer.value, options.shape);
-  // What an honest replica never answers.
-  if (!decoded.ok) options.transport.penalize(node, decoded.code);
-  const sound = decoded.ok ? options.guard.check(rootMeanSquare(decoded.value.gradient)) : decoded;
-  return sound.ok ? decoded : reject('unsound-answer', sound.code);
+): Promise<Outcome<readonly Exchange[]>> {
+  const gathered = await Promise.all(
+    ids.map(async (index): Promise<Outcome<Exchange>> => {
+      const one = passage.used.get(index);
+      if (!one) return reject('unknown-microbatch', String(index));
+      if (one.holder !== node) {
+        const again = await trainAt(options, node, { of: passage, index, ...one }, signal, accepted);
+        if (!again.ok) return again;
+        one.holder = node;
+        one.held = again.value.gradient.hash;
+      }
+      return accept({ index, rows: one.rows.hash, gradient: one.held });
+    }),
+  );
+  const exchanges: Exchange[] = [];
+  for (const one of gathered) {
+    if (!one.ok) return one;
+    exchanges.push(one.value);
+  }
+  return accept(exchanges);
 }
 
 interface Answered<T> {
@@ -230,19 +208,21 @@ interface Answered<T> {
   readonly value: T;
 }
 
-/** Asks the path's replica, then others, then waits and asks again. */
+/** Asks the path's replica, then others, then waits and asks again, unless one of them has answered `endCode`. */
 async function untilAnswered<T>(
   options: NextStageOptions,
   passage: Passage,
   signal: AbortSignal,
   ask: (node: NodeId, accepted: () => void) => Promise<Outcome<T>>,
+  // Who has not taken the step may be away for long; the Driver goes on with the next one.
+  endCode = 'stale-step',
 ): Promise<Outcome<Answered<T>>> {
   const { clock, router, stage } = options;
   const tried = new Set<NodeId>();
   let waitMs = backoffMsMin;
   let starving = false;
   let isRefused = false;
-  let isStale = false;
+  let isOver = false;
   let failed: { node: NodeId; code: string; lastSignMs: number } | undefined;
   const accepted = () => {
     if (failed) options.onFailover({ stage, ...failed, acceptedMs: clock.nowMs() });
@@ -253,8 +233,7 @@ async function untilAnswered<T>(
     const sticky = passage.hop ?? placeToBegin(options, candidates);
     const node = router.choose(candidates, { ...(sticky !== undefined && { sticky }), exclude: tried });
     if (node === undefined) {
-      // Who has not taken the step may be away for long; the Driver goes on with the next one.
-      if (isStale) return reject('stale-step');
+      if (isOver) return reject(endCode);
       if (!starving && candidates.length === 0) {
         starving = true;
         options.onStarving(stage, true);
@@ -275,7 +254,7 @@ async function untilAnswered<T>(
     }
     if (signal.aborted) break;
     tried.add(node);
-    isStale ||= answer.code === 'stale-step';
+    isOver ||= answer.code === endCode;
     if (final.has(answer.code)) {
       if (isRefused || candidates.length === 1) return answer;
       isRefused = true;
@@ -296,20 +275,6 @@ function placeToBegin({ preferred, router }: NextStageOptions, candidates: reado
   if (node === undefined) return undefined;
   const fastest = Math.min(...candidates.map((one) => router.expectedMs(one)));
   return router.expectedMs(node) <= preferenceRatio * fastest ? node : undefined;
-}
-
-/** One call, given up when the callee falls silent. */
-async function call(
-  options: NextStageOptions,
-  node: NodeId,
-  protocol: Protocol,
-  message: Uint8Array,
-  signal: AbortSignal,
-  moved = () => {},
-): Promise<Outcome<Uint8Array>> {
-  const answer = await watchedRequest(options, { node, protocol, message, signal, progressMs, moved });
-  if (answer.ok) options.onBytes?.(message.length, answer.value.length);
-  return answer;
 }
 
 /** When the peer of a failed call was last heard of. */

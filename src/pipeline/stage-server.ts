@@ -22,28 +22,29 @@ import {
 } from './messages.ts';
 import type { NormGuard } from './norm-guard.ts';
 import { type PathUse, pathToYield } from './path-shares.ts';
-import { decodeRows } from './row-codec.ts';
+import { decodeRows, encodeRows } from './row-codec.ts';
 import { rootMeanSquare } from './row-norm.ts';
+import { checkReceipt, type ServingNode, sealAnswer, sealSums } from './served-seals.ts';
 import {
   applyStep,
+  evaluateStage,
   type Microbatch,
   openPath,
   type Path,
   prepareStep,
   runMicrobatch,
-  type StageNode,
   type StepTaken,
 } from './stage-node.ts';
 
 export interface StageServerOptions {
-  readonly node: StageNode;
+  readonly node: ServingNode;
   /** The first stage serves nobody. */
   readonly shape: BoundaryShape;
   readonly transport: Transport;
   readonly clock: Clock;
   /** Of the rows that come. */
   readonly guard: NormGuard;
-  /** Whether this node trains in the round now; else why not: `wrong-round`, `round-over`. */
+  /** Whether this node trains in the round now; else why not: `wrong-round` (not yet), `past-round`, `round-over`. */
   readonly admits: (round: number) => Outcome<void>;
   readonly learningRate: (round: number, step: number) => number;
   /** The Driver whose claim it is, once checked: `bad-claim`, `wrong-batch`, `wrong-labels`, `convicted`. */
@@ -84,6 +85,8 @@ interface Serving {
   readonly turns: Map<NodeId, ReturnType<typeof inTurn>>;
   readonly running: Map<string, { readonly cancel: () => void; readonly done: Promise<unknown> }>;
   readonly drivers: Map<NodeId, { step: number; heardMs: number }>;
+  /** Drivers whose step is being taken. */
+  readonly taking: Set<NodeId>;
 }
 
 export function serveStage(options: StageServerOptions): StageServer {
@@ -95,6 +98,7 @@ export function serveStage(options: StageServerOptions): StageServer {
     turns: new Map(),
     running: new Map(),
     drivers: new Map(),
+    taking: new Set(),
   };
   const stops = [
     transport.handle(trainProtocol, withFrames(serving, train)),
@@ -178,15 +182,17 @@ async function train(serving: Serving, call: Call): Promise<Outcome<Uint8Array>>
   const result = await superseding(serving, `${path.name}/${index}`, call.signal, async (signal) => {
     // It gave way to another while its microbatch was waiting for its turn.
     if (!isServed(serving, path)) return reject('busy');
+    path.received.delete(index);
     await node.compute.discard({ path: path.name, ids: [String(index)] });
     return runMicrobatch(node, path, microbatch, signal, call.moved);
   });
   // Put out in the middle: the caller may try again, here too.
   if (!result.ok) return call.signal.aborted || isServed(serving, path) ? result : reject('busy');
   const { loss, inputGradient } = result.value;
-  return inputGradient
-    ? accept(encodeTrainAnswer({ loss, gradient: inputGradient }, shape.codec))
-    : reject('wrong-stage');
+  if (!inputGradient) return reject('wrong-stage');
+  const gradient = encodeRows(inputGradient, shape.codec);
+  const seal = sealAnswer(node, path, call.from, { index, rows: request.rows, gradient });
+  return accept(encodeTrainAnswer({ loss, seal, rows: gradient }));
 }
 
 function isServed({ paths }: Serving, path: Path): boolean {
@@ -255,7 +261,7 @@ async function pathFor(
   const heardMs = clock.nowMs();
   if (served) served.heardMs = heardMs;
   serving.drivers.set(driver, { step: serving.drivers.get(driver)?.step ?? -1, heardMs });
-  if (isStale) return reject('stale-step');
+  if (isStale || node.records?.has({ driver, round, step })) return reject('stale-step');
   if (known?.round === round && known.step === step) return accept(known);
   const path = openPath(node, { name, driver, round, step }, known);
   const takenMs = served?.takenMs ?? Number.NEGATIVE_INFINITY;
@@ -316,23 +322,28 @@ async function step(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> 
   const path = served?.path;
   if (path?.round !== request.round || path.step !== request.step) return reject('unknown-path');
   if (served) served.heardMs = serving.options.clock.nowMs();
-  return takePass(serving, path, request, call.signal);
+  return takePass(serving, path, request, call);
 }
 
 async function takePass(
   serving: Serving,
   path: Path,
   request: StepRequest,
-  signal: AbortSignal,
+  { from: caller, signal }: Call,
 ): Promise<Outcome<Uint8Array>> {
-  const { node, learningRate, onStep, clock } = serving.options;
-  if (request.pass === 'prepare') {
-    const sums = await prepareStep(node, path, request.ids, signal);
-    return sums.ok ? accept(encodeSums(sums.value)) : sums;
-  }
-  const { round, step, norm, driver } = request;
-  const applied = await applyStep(node, path, { norm, learningRate: learningRate(round, step) }, signal);
-  if (!applied.ok) return applied;
+  const { node, learningRate, onStep, clock, transport } = serving.options;
+  if (request.pass === 'prepare') return prepare(serving, path, request, caller, signal);
+  const { round, step, norm, seal, driver } = request;
+  if (serving.taking.has(driver) || node.records?.has(request)) return reject('stale-step');
+  serving.taking.add(driver);
+  const applied = await applyStep(
+    node,
+    path,
+    { norm, seal, learningRate: learningRate(round, step) },
+    signal,
+  ).finally(() => serving.taking.delete(driver));
+  // An honest caller has checked it.
+  if (!applied.ok) return applied.code === 'bad-signature' ? blame(transport, caller, applied) : applied;
   const takenMs = clock.nowMs();
   serving.drivers.set(driver, { step, heardMs: takenMs });
   const served = serving.paths.get(path.name);
@@ -341,35 +352,40 @@ async function takePass(
   return accept(new Uint8Array(0));
 }
 
+/** First pass: only with the caller's word for what the step is made of. */
+async function prepare(
+  { options }: Serving,
+  path: Path,
+  { ids, receipt }: StepRequest & { readonly pass: 'prepare' },
+  caller: NodeId,
+  signal: AbortSignal,
+): Promise<Outcome<Uint8Array>> {
+  const { node, transport } = options;
+  const signed = checkReceipt(node, path, caller, { ids, receipt });
+  if (!signed.ok) return signed.code === 'wrong-receipt' ? blame(transport, caller, signed) : signed;
+  const sums = await prepareStep(node, path, { ids, receipt }, signal);
+  return sums.ok ? accept(encodeSums(sealSums(node, path, caller, { ids, sums: sums.value }))) : sums;
+}
+
 async function evaluate(serving: Serving, call: Call): Promise<Outcome<Uint8Array>> {
   const { node, shape, transport } = serving.options;
   const decoded = decodeEvaluateRequest(call.message, shape);
   if (!decoded.ok) return blame(transport, call.from, decoded);
   const { round, labels } = decoded.value;
   if (decoded.value.stage !== node.stage) return reject('wrong-stage');
-  const admitted = serving.options.admits(round);
-  if (!admitted.ok && admitted.code !== 'round-over') return admitted;
+  const admitted = evaluates(serving, round);
+  if (!admitted.ok) return admitted;
   if (serving.options.isConvicted?.(call.from)) return reject('convicted');
   const rows = decodeRows(decoded.value.rows, shape.codec, shape.tokens * shape.width);
   if (!rows.ok) return blame(transport, call.from, rows);
   const loss = await evaluateStage(node, { round, labels, entry: rows.value }, call.signal);
+  const after = evaluates(serving, round);
+  if (!after.ok) return after;
   return loss.ok ? accept(encodeLoss(loss.value)) : loss;
 }
 
-/** Mean loss of w_r over one batch, through this stage and those after it. */
-export async function evaluateStage(
-  node: StageNode,
-  batch: {
-    readonly round: number;
-    readonly entry: Int32Array | Float32Array;
-    readonly labels: Int32Array;
-  },
-  signal: AbortSignal,
-): Promise<Outcome<number>> {
-  const { compute, queue, next } = node;
-  if (!next) return queue.run('forward', () => compute.evaluateLoss(batch.entry, batch.labels), signal);
-  const rows = await queue.run('forward', () => compute.evaluateRows(batch.entry), signal);
-  return rows.ok
-    ? next.evaluate({ round: batch.round, labels: batch.labels, rows: rows.value }, signal)
-    : rows;
+/** A replica that trains no longer in a round still stands on its w_r. */
+function evaluates({ options }: Serving, round: number): Outcome<void> {
+  const admitted = options.admits(round);
+  return !admitted.ok && admitted.code === 'round-over' ? accept(undefined) : admitted;
 }
