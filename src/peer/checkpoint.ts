@@ -81,106 +81,136 @@ export const defaultIntervalMs = 120_000;
 export const defaultBytesPerDayMax = 200e9;
 const dayMs = 86_400_000;
 
+interface Keeping {
+  readonly options: CheckpointOptions;
+  readonly intervalMs: number;
+  readonly bytesPerDayMax: number;
+  /** When the last snapshot was taken, and the bytes that it wrote. */
+  lastMs: number;
+  lastBytes: number;
+  /** Of a whole snapshot; 0 until it is known. */
+  expectedBytes: number;
+  writes: DailyWrites;
+  warnedOfCap: boolean;
+  /** Settles, and never rejects, when the write under way has ended. */
+  writing: Promise<void> | undefined;
+}
+
 export function createCheckpointKeeper(options: CheckpointOptions): CheckpointKeeper {
-  const { files, replica, clock, events } = options;
-  const intervalMs = options.intervalMs ?? defaultIntervalMs;
-  const bytesPerDayMax = options.bytesPerDayMax ?? defaultBytesPerDayMax;
-  let lastMs = clock.nowMs();
-  let lastBytes = 0;
-  let expectedBytes = 0;
-  let writes: DailyWrites = { startMs: lastMs, bytes: 0 };
-  let warnedOfCap = false;
-  let writing: Promise<void> | undefined;
-
-  const beginDayIfOver = (nowMs: number) => {
-    // A clock set back must not make a day last longer.
-    if (nowMs - writes.startMs < dayMs && nowMs >= writes.startMs) return;
-    writes = { startMs: nowMs, bytes: 0 };
-    warnedOfCap = false;
+  const startMs = options.clock.nowMs();
+  const keeping: Keeping = {
+    options,
+    intervalMs: options.intervalMs ?? defaultIntervalMs,
+    bytesPerDayMax: options.bytesPerDayMax ?? defaultBytesPerDayMax,
+    lastMs: startMs,
+    lastBytes: 0,
+    expectedBytes: 0,
+    writes: { startMs, bytes: 0 },
+    warnedOfCap: false,
+    writing: undefined,
   };
-
-  const capAllows = (bytes: number) => {
-    if (writes.bytes + bytes <= bytesPerDayMax) return true;
-    if (!warnedOfCap) {
-      warnedOfCap = true;
-      const hours = Math.ceil((writes.startMs + dayMs - clock.nowMs()) / 3_600_000);
-      const detail = `${bytesPerDayMax} bytes a day for snapshots are used up; the next one in at most ${hours} h`;
-      events({ type: 'warning', code: 'checkpoint-cap', detail });
-    }
-    return false;
+  const flush = async () => {
+    while (keeping.writing) await keeping.writing;
   };
-
-  const write = async (stored: StoredSnapshot, pauseMs: number) => {
-    try {
-      const bytes = await files.write(stored);
-      lastBytes = bytes;
-      writes = { ...writes, bytes: writes.bytes + bytes };
-      const { round, step } = stored.replica.position;
-      events({ type: 'checkpoint', round, step, bytes, pauseMs });
-      return true;
-    } catch (error) {
-      const code = error instanceof CodedError ? error.code : 'checkpoint-failed';
-      const reason = error instanceof Error ? error.message : String(error);
-      events({ type: 'warning', code, detail: `no snapshot: ${reason}` });
-      return false;
-    }
-  };
-
-  /** `copied` resolves when training may go on, `written` when the files are there; both reject if there is no copy. */
-  const take = () => {
-    const startMs = clock.nowMs();
-    lastMs = startMs;
-    const copied = replica.snapshot().then((taken) => ({
-      stored: { replica: taken, writes },
-      pauseMs: clock.nowMs() - startMs,
-    }));
-    const written = copied.then(({ stored, pauseMs }) => write(stored, pauseMs));
-    const settled = written.then(
-      () => undefined,
-      () => undefined,
-    );
-    writing = settled;
-    settled.then(() => {
-      if (writing === settled) writing = undefined;
-    });
-    return { copied, written };
-  };
-
   return {
-    async maybeSnapshot() {
-      expectedBytes ||= await wholeBytes(replica);
-      const nowMs = clock.nowMs();
-      beginDayIfOver(nowMs);
-      const paceMs = (dayMs * lastBytes) / bytesPerDayMax;
-      const sinceMs = nowMs - lastMs;
-      if (writing || (sinceMs >= 0 && sinceMs < Math.max(intervalMs, paceMs))) return;
-      if (capAllows(expectedBytes)) await take().copied;
-    },
+    maybeSnapshot: () => maybeSnapshot(keeping),
     async snapshotNow() {
-      while (writing) await writing;
-      beginDayIfOver(clock.nowMs());
-      return take().written;
+      await flush();
+      beginDayIfOver(keeping);
+      return take(keeping).written;
     },
-    async restore() {
-      const { snapshot, bytes, damaged } = await files.load();
-      const reports = damaged.map(({ file, reason }) => `${file}: ${reason}`);
-      for (const detail of reports) events({ type: 'warning', code: 'snapshot-damaged', detail });
-      if (!snapshot) return undefined;
-      const restored = await replica.restore(snapshot.replica);
-      if (!restored.ok) {
-        const detail = `the snapshots in this node's folder belong to another model or stage (${restored.detail})`;
-        throw new CodedError(restored.code, `${detail}; give this network a folder of its own`);
-      }
-      lastBytes = bytes;
-      writes = { ...snapshot.writes, bytes: snapshot.writes.bytes + bytes };
-      beginDayIfOver(clock.nowMs());
-      const { round, step } = restored.value;
-      return { round, step, damaged: reports };
-    },
-    async flush() {
-      while (writing) await writing;
-    },
+    restore: () => restore(keeping),
+    flush,
   };
+}
+
+async function maybeSnapshot(keeping: Keeping): Promise<void> {
+  const { replica, clock } = keeping.options;
+  keeping.expectedBytes ||= await wholeBytes(replica);
+  beginDayIfOver(keeping);
+  const paceMs = (dayMs * keeping.lastBytes) / keeping.bytesPerDayMax;
+  const sinceMs = clock.nowMs() - keeping.lastMs;
+  const isDue = sinceMs < 0 || sinceMs >= Math.max(keeping.intervalMs, paceMs);
+  if (keeping.writing || !isDue) return;
+  if (capAllows(keeping, keeping.expectedBytes)) await take(keeping).copied;
+}
+
+function beginDayIfOver(keeping: Keeping): void {
+  const sinceMs = keeping.options.clock.nowMs() - keeping.writes.startMs;
+  // A clock set back must not make a day last longer.
+  if (sinceMs < dayMs && sinceMs >= 0) return;
+  keeping.writes = { startMs: keeping.options.clock.nowMs(), bytes: 0 };
+  keeping.warnedOfCap = false;
+}
+
+function capAllows(keeping: Keeping, bytes: number): boolean {
+  const { writes, bytesPerDayMax, options } = keeping;
+  if (writes.bytes + bytes <= bytesPerDayMax) return true;
+  if (!keeping.warnedOfCap) {
+    keeping.warnedOfCap = true;
+    const hours = Math.ceil((writes.startMs + dayMs - options.clock.nowMs()) / 3_600_000);
+    const detail = `${bytesPerDayMax} bytes a day for snapshots are used up; the next one in at most ${hours} h`;
+    options.events({ type: 'warning', code: 'checkpoint-cap', detail });
+  }
+  return false;
+}
+
+/** `copied` resolves when training may go on, `written` when the files are there; both reject if there is no copy. */
+function take(keeping: Keeping) {
+  const { replica, clock } = keeping.options;
+  const { writes } = keeping;
+  const startMs = clock.nowMs();
+  keeping.lastMs = startMs;
+  const copied = replica.snapshot().then((taken) => ({
+    stored: { replica: taken, writes },
+    pauseMs: clock.nowMs() - startMs,
+  }));
+  const written = copied.then(({ stored, pauseMs }) => write(keeping, stored, pauseMs));
+  const settled = written.then(
+    () => undefined,
+    () => undefined,
+  );
+  keeping.writing = settled;
+  settled.then(() => {
+    if (keeping.writing === settled) keeping.writing = undefined;
+  });
+  return { copied, written };
+}
+
+/** Whether the files are there; where not, why is a warning. */
+async function write(keeping: Keeping, stored: StoredSnapshot, pauseMs: number): Promise<boolean> {
+  const { files, events } = keeping.options;
+  try {
+    const bytes = await files.write(stored);
+    keeping.lastBytes = bytes;
+    keeping.writes = { ...keeping.writes, bytes: keeping.writes.bytes + bytes };
+    const { round, step } = stored.replica.position;
+    events({ type: 'checkpoint', round, step, bytes, pauseMs });
+    return true;
+  } catch (error) {
+    const code = error instanceof CodedError ? error.code : 'checkpoint-failed';
+    const reason = error instanceof Error ? error.message : String(error);
+    events({ type: 'warning', code, detail: `no snapshot: ${reason}` });
+    return false;
+  }
+}
+
+async function restore(keeping: Keeping): Promise<Restored | undefined> {
+  const { files, replica, events } = keeping.options;
+  const { snapshot, bytes, damaged } = await files.load();
+  const reports = damaged.map(({ file, reason }) => `${file}: ${reason}`);
+  for (const detail of reports) events({ type: 'warning', code: 'snapshot-damaged', detail });
+  if (!snapshot) return undefined;
+  const restored = await replica.restore(snapshot.replica);
+  if (!restored.ok) {
+    const detail = `the snapshots in this node's folder belong to another model or stage (${restored.detail})`;
+    throw new CodedError(restored.code, `${detail}; give this network a folder of its own`);
+  }
+  keeping.lastBytes = bytes;
+  keeping.writes = { ...snapshot.writes, bytes: snapshot.writes.bytes + bytes };
+  beginDayIfOver(keeping);
+  const { round, step } = restored.value;
+  return { round, step, damaged: reports };
 }
 
 /** Of a snapshot that writes all its tensors. */
