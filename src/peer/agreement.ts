@@ -9,6 +9,7 @@ import {
   decodeStatement,
   makeStatement,
   type Statement,
+  type StatementBook,
   statementBytesMax,
   statementFields,
   statementOf,
@@ -47,75 +48,39 @@ export interface AgreementOptions {
   readonly transport: Transport;
 }
 
-export function trackAgreement({ network, stage, key, transport }: AgreementOptions): AgreementTracker {
-  const { networkId, members } = network;
+interface Agreement {
+  readonly options: AgreementOptions;
   /** By stage: each cohort agrees by itself. */
+  readonly books: readonly StatementBook[];
+  readonly ownBook: StatementBook;
+  /** Of its own stage's cohort. */
+  readonly isMember: boolean;
+  readonly listeners: Set<() => void>;
+  /** The newest of this node's own. */
+  own: Statement | undefined;
+}
+
+export function trackAgreement(options: AgreementOptions): AgreementTracker {
+  const { network, stage, key, transport } = options;
   const books = Array.from({ length: network.training.stages }, (_, index) =>
-    createStatementBook(members.filter((member) => member.stage === index)),
+    createStatementBook(network.members.filter((member) => member.stage === index)),
   );
   const ownBook = must(books[stage], `stage ${stage}`);
+  const isMember = network.members.some((member) => member.nodeId === key.nodeId && member.stage === stage);
   const listeners = new Set<() => void>();
-  const isMember = members.some((member) => member.nodeId === key.nodeId && member.stage === stage);
-  let own: Statement | undefined;
-
-  const tellListeners = () => {
-    for (const listener of [...listeners]) listener();
-  };
-
-  const take = (statement: Statement) => {
-    const added = books[statement.stage]?.add(statement) ?? reject('wrong-stage');
-    if (added.ok) tellListeners();
-    // Who passes such a statement on may be honest: only its author is to blame.
-    else if (added.code === 'equivocation') transport.penalize(statement.nodeId, added.code);
-  };
-
+  const a: Agreement = { options, books, ownBook, isMember, listeners, own: undefined };
   const unsubscribe = transport.subscribe(topic, statementBytesMax, (from, message) => {
-    const decoded = decodeStatement(networkId, message);
-    if (decoded.ok) take(decoded.value);
+    const decoded = decodeStatement(network.networkId, message);
+    if (decoded.ok) take(a, decoded.value);
     else transport.penalize(from, decoded.code);
   });
-
-  const unhandle = transport.handle(statusProtocol, async () => {
-    // A member states for one stage only, so this is one statement of each at most.
-    const known = books.flatMap((book) => {
-      const newest = book.newest();
-      return newest ? book.of(newest.round) : [];
-    });
-    const fields: Canonical[] = known.slice(0, statementsMax).map(statementFields);
-    if (own && !known.some((one) => one.nodeId === own!.nodeId)) fields.push(statementFields(own));
-    return accept(encodeCanonical(fields));
-  });
-
-  const ask = async (peer: NodeId, signal?: AbortSignal) => {
-    const answer = await transport.request(peer, statusProtocol, new Uint8Array([0x80]), signal);
-    if (!answer.ok) return;
-    const decoded = decodeCanonical(answer.value, statusProtocol.responseBytesMax);
-    const parsed = z
-      .array(z.unknown())
-      .max(statementsMax + 1)
-      .safeParse(decoded.ok ? decoded.value : undefined);
-    if (!parsed.success) return transport.penalize(peer, 'malformed');
-    for (const fields of parsed.data) {
-      const statement = statementOf(networkId, fields);
-      if (!statement.ok) return transport.penalize(peer, statement.code);
-      take(statement.value);
-    }
-  };
-
+  const unhandle = transport.handle(statusProtocol, async () => accept(encodeCanonical(statusOf(a))));
   return {
-    state: async (round, stateHash) => {
-      if (!isMember) return;
-      const statement = makeStatement(networkId, { round, stage, stateHash }, key);
-      // A member that found itself different stands here for the second time: what it said first stays said.
-      if (!ownBook.add(statement).ok) return;
-      own = statement;
-      tellListeners();
-      await transport.publish(topic, encodeCanonical(statementFields(statement)));
-    },
+    state: (round, stateHash) => state(a, round, stateHash),
     newest: () => ownBook.newest(),
     agreed: (round, of = stage) => books[of]?.agreed(round),
     inquire: async (signal) => {
-      await Promise.all(transport.peers().map((peer) => ask(peer, signal)));
+      await Promise.all(transport.peers().map((peer) => ask(a, peer, signal)));
     },
     onChange: (listener) => {
       listeners.add(listener);
@@ -126,4 +91,55 @@ export function trackAgreement({ network, stage, key, transport }: AgreementOpti
       unhandle();
     },
   };
+}
+
+async function state(a: Agreement, round: number, stateHash: HashHex): Promise<void> {
+  const { network, stage, key, transport } = a.options;
+  if (!a.isMember) return;
+  const statement = makeStatement(network.networkId, { round, stage, stateHash }, key);
+  // A member that found itself different stands here for the second time: what it said first stays said.
+  if (!a.ownBook.add(statement).ok) return;
+  a.own = statement;
+  tellListeners(a);
+  await transport.publish(topic, encodeCanonical(statementFields(statement)));
+}
+
+function take(a: Agreement, statement: Statement): void {
+  const added = a.books[statement.stage]?.add(statement) ?? reject('wrong-stage');
+  if (added.ok) tellListeners(a);
+  // Who passes such a statement on may be honest: only its author is to blame.
+  else if (added.code === 'equivocation') a.options.transport.penalize(statement.nodeId, added.code);
+}
+
+function tellListeners({ listeners }: Agreement): void {
+  for (const listener of [...listeners]) listener();
+}
+
+/** The newest statements of all cohorts, and this node's own. */
+function statusOf({ books, own }: Agreement): Canonical[] {
+  // A member states for one stage only, so this is one statement of each at most.
+  const known = books.flatMap((book) => {
+    const newest = book.newest();
+    return newest ? book.of(newest.round) : [];
+  });
+  const fields: Canonical[] = known.slice(0, statementsMax).map(statementFields);
+  if (own && !known.some((one) => one.nodeId === own.nodeId)) fields.push(statementFields(own));
+  return fields;
+}
+
+async function ask(a: Agreement, peer: NodeId, signal?: AbortSignal): Promise<void> {
+  const { network, transport } = a.options;
+  const answer = await transport.request(peer, statusProtocol, new Uint8Array([0x80]), signal);
+  if (!answer.ok) return;
+  const decoded = decodeCanonical(answer.value, statusProtocol.responseBytesMax);
+  const parsed = z
+    .array(z.unknown())
+    .max(statementsMax + 1)
+    .safeParse(decoded.ok ? decoded.value : undefined);
+  if (!parsed.success) return transport.penalize(peer, 'malformed');
+  for (const fields of parsed.data) {
+    const statement = statementOf(network.networkId, fields);
+    if (!statement.ok) return transport.penalize(peer, statement.code);
+    take(a, statement.value);
+  }
 }
