@@ -64,78 +64,100 @@ interface Rest {
   readonly lengthMs: number;
 }
 
+interface Asking {
+  readonly options: PeerAskerOptions;
+  readonly liars: Set<NodeId>;
+  /** By peer, or by topic and peer. Oldest first, and no more than `rememberedPeersMax`. */
+  readonly rests: Map<string, Rest>;
+}
+
 export function createPeerAsker(options: PeerAskerOptions): PeerAsker {
   const { transport, clock, protocol, signal } = options;
   const rates = createRateLimiter(clock);
-  const liars = new Set<NodeId>();
-  /** By peer, or by topic and peer. Oldest first, and no more than `rememberedPeersMax`. */
-  const rests = new Map<string, Rest>();
-
-  const isResting = (key: string) => (rests.get(key)?.untilMs ?? 0) > clock.nowMs();
-  const rest = (key: string) => {
-    const lengthMs = Math.min(restMsMax, 2 * (rests.get(key)?.lengthMs ?? restMsMin / 2));
-    rests.delete(key);
-    rests.set(key, { untilMs: clock.nowMs() + lengthMs, lengthMs });
-    if (rests.size > rememberedPeersMax) rests.delete(rests.keys().next().value as string);
-  };
-  const mayAsk = (peer: NodeId, topic: string) =>
-    !liars.has(peer) && !isResting(peer) && !isResting(`${topic} ${peer}`);
-
-  function note(peer: NodeId, topic: string, attempt: Attempt<unknown>): void {
-    if (attempt.kind === 'failed') rest(peer);
-    else if (attempt.kind === 'absent') rest(`${topic} ${peer}`);
-    else if (attempt.kind === 'given') {
-      rests.delete(peer);
-      rests.delete(`${topic} ${peer}`);
-    } else if (!liars.has(peer)) {
-      liars.add(peer);
-      if (liars.size > rememberedPeersMax) liars.delete(liars.values().next().value as NodeId);
-      // The transport has scored an oversize answer itself.
-      if (attempt.code !== 'too-large') transport.penalize(peer, attempt.code);
-    }
-  }
-
-  /** Until the time has passed or somebody new is there. */
-  async function pause(ms: number): Promise<void> {
-    const woken = new AbortController();
-    const wake = () => woken.abort();
-    const unlisten = transport.onPeerChange((_peer, connected) => connected && wake());
-    signal.addEventListener('abort', wake, { once: true });
-    try {
-      await sleep(clock, ms, woken.signal).catch(() => undefined);
-    } finally {
-      unlisten();
-      signal.removeEventListener('abort', wake);
-    }
-  }
-
+  const asking: Asking = { options, liars: new Set(), rests: new Map() };
   return {
-    async ask({ topic, start = 0, patienceMs, attempt }) {
-      const untilMs = clock.nowMs() + patienceMs;
-      for (let pauseMs = pauseMsMin, pass = 0; ; pauseMs = Math.min(pauseMsMax, 2 * pauseMs), pass++) {
-        const peers = transport.peers();
-        for (let i = 0; i < peers.length; i++) {
-          const peer = peers[(start + i) % peers.length]!;
-          if (!mayAsk(peer, topic)) continue;
-          signal.throwIfAborted();
-          const answer = await attempt(peer);
-          signal.throwIfAborted();
-          note(peer, topic, answer);
-          if (answer.kind === 'given') return answer.value;
-        }
-        signal.throwIfAborted();
-        if (clock.nowMs() >= untilMs) throw unavailable(options, topic, patienceMs);
-        if (pass === 0) options.onWaiting?.(topic);
-        await pause(Math.min(pauseMs, untilMs - clock.nowMs()));
-        signal.throwIfAborted();
-      }
-    },
+    ask: (question) => ask(asking, question),
     async request(peer, body, requestSignal = signal) {
       const perMinute = rateShare * protocol.requestsPerMinuteMax;
       while (!rates.take(peer, perMinute) && !requestSignal.aborted) await sleep(clock, paceMs);
       return transport.request(peer, protocol, body, requestSignal);
     },
   };
+}
+
+async function ask<T>(asking: Asking, question: Question<T>): Promise<T> {
+  const { clock, signal, onWaiting } = asking.options;
+  const { topic, patienceMs } = question;
+  const untilMs = clock.nowMs() + patienceMs;
+  for (let pauseMs = pauseMsMin, pass = 0; ; pauseMs = Math.min(pauseMsMax, 2 * pauseMs), pass++) {
+    const given = await askEach(asking, question);
+    if (given) return given.value;
+    signal.throwIfAborted();
+    if (clock.nowMs() >= untilMs) throw unavailable(asking.options, topic, patienceMs);
+    if (pass === 0) onWaiting?.(topic);
+    await pause(asking.options, Math.min(pauseMs, untilMs - clock.nowMs()));
+    signal.throwIfAborted();
+  }
+}
+
+/** Every peer that may be asked, once; undefined when none of them gave it. */
+async function askEach<T>(
+  asking: Asking,
+  { topic, start = 0, attempt }: Question<T>,
+): Promise<(Attempt<T> & { readonly kind: 'given' }) | undefined> {
+  const { transport, signal } = asking.options;
+  const peers = transport.peers();
+  for (let i = 0; i < peers.length; i++) {
+    const peer = peers[(start + i) % peers.length]!;
+    if (!mayAsk(asking, peer, topic)) continue;
+    signal.throwIfAborted();
+    const answer = await attempt(peer);
+    signal.throwIfAborted();
+    note(asking, peer, topic, answer);
+    if (answer.kind === 'given') return answer;
+  }
+  return undefined;
+}
+
+function mayAsk({ options, liars, rests }: Asking, peer: NodeId, topic: string): boolean {
+  const isResting = (key: string) => (rests.get(key)?.untilMs ?? 0) > options.clock.nowMs();
+  return !liars.has(peer) && !isResting(peer) && !isResting(`${topic} ${peer}`);
+}
+
+function note(asking: Asking, peer: NodeId, topic: string, attempt: Attempt<unknown>): void {
+  const { rests, liars } = asking;
+  if (attempt.kind === 'failed') rest(asking, peer);
+  else if (attempt.kind === 'absent') rest(asking, `${topic} ${peer}`);
+  else if (attempt.kind === 'given') {
+    rests.delete(peer);
+    rests.delete(`${topic} ${peer}`);
+  } else if (!liars.has(peer)) {
+    liars.add(peer);
+    if (liars.size > rememberedPeersMax) liars.delete(liars.values().next().value as NodeId);
+    // The transport has scored an oversize answer itself.
+    if (attempt.code !== 'too-large') asking.options.transport.penalize(peer, attempt.code);
+  }
+}
+
+function rest({ options, rests }: Asking, key: string): void {
+  const lengthMs = Math.min(restMsMax, 2 * (rests.get(key)?.lengthMs ?? restMsMin / 2));
+  rests.delete(key);
+  rests.set(key, { untilMs: options.clock.nowMs() + lengthMs, lengthMs });
+  if (rests.size > rememberedPeersMax) rests.delete(rests.keys().next().value as string);
+}
+
+/** Until the time has passed or somebody new is there. */
+async function pause({ transport, clock, signal }: PeerAskerOptions, ms: number): Promise<void> {
+  const woken = new AbortController();
+  const wake = () => woken.abort();
+  const unlisten = transport.onPeerChange((_peer, connected) => connected && wake());
+  signal.addEventListener('abort', wake, { once: true });
+  try {
+    await sleep(clock, ms, woken.signal).catch(() => undefined);
+  } finally {
+    unlisten();
+    signal.removeEventListener('abort', wake);
+  }
 }
 
 function unavailable(options: PeerAskerOptions, topic: string, patienceMs: number): CodedError {
