@@ -10,6 +10,8 @@ import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import { hasBearer } from './bearer.ts';
 import { readersMax, type Subscribe, streamEvents } from './event-stream.ts';
+import type { KeyAccounts } from './key-accounts.ts';
+import { createKeyRoutes } from './keys.ts';
 import { createLedgerRoutes } from './ledger.ts';
 import { metricsContentType, renderMetrics } from './metrics.ts';
 import { createOpenAiRoutes } from './openai/routes.ts';
@@ -21,7 +23,7 @@ export interface TextOptions {
   /** Ids, and the seeds of requests without one. */
   readonly random: Random;
   /** One of these is asked for; none: no key is needed. */
-  readonly apiKeys?: readonly string[];
+  readonly keys?: KeyAccounts;
   /** Generations at once; each choice of a request is one. */
   readonly generationsMax?: number;
 }
@@ -77,6 +79,7 @@ export function createApi(options: ApiOptions): Hono {
       readers -= 1;
     });
   });
+  if (text?.keys) app.route('/api/keys', createKeyRoutes(text.keys, options.token));
   if (options.ledger) app.route('/api/ledger', createLedgerRoutes(options.ledger));
   app.post('/api/stop', (context) => {
     if (!hasBearer(context, [options.token])) {

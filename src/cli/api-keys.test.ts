@@ -19,7 +19,27 @@ test('other machines need a key; this one does not', () => {
 test('keys come from options and from a file', () => {
   writeFileSync(file, '# mine\nsixteen-characters-1\n\nsixteen-characters-2\r\n');
   const keys = apiKeysOf({ host: '0.0.0.0', apiKey: ['sixteen-characters-0'], apiKeyFile: file });
-  assert.deepEqual(keys, ['sixteen-characters-0', 'sixteen-characters-1', 'sixteen-characters-2']);
+  assert.deepEqual(
+    keys,
+    [0, 1, 2].map((i) => ({ key: `sixteen-characters-${i}` })),
+  );
+});
+
+test('a file says what each key may use', () => {
+  writeFileSync(
+    file,
+    'sixteen-characters-1 name=alice tokens=5000\nsixteen-characters-2\tneuro=2.5  tokens=7\n',
+  );
+  assert.deepEqual(apiKeysOf({ host: '0.0.0.0', apiKeyFile: file }), [
+    { key: 'sixteen-characters-1', name: 'alice', tokensMax: 5_000 },
+    { key: 'sixteen-characters-2', neuroMax: 2_500_000n, tokensMax: 7 },
+  ]);
+  for (const field of ['tokens=-1', 'tokens=1.5', 'neuro=x', 'neuro=0', 'limit=5', 'another', 'name=']) {
+    writeFileSync(file, `sixteen-characters-1 ${field}\n`);
+    assert.throws(() => apiKeysOf({ host: '0.0.0.0', apiKeyFile: file }), { code: 'bad-api-key' }, field);
+  }
+  writeFileSync(file, 'sixteen-characters-1\nsixteen-characters-1 tokens=5\n');
+  assert.throws(() => apiKeysOf({ host: '0.0.0.0', apiKeyFile: file }), { code: 'bad-api-key' });
 });
 
 test('what is no key and no file of keys is refused', () => {

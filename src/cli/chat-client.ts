@@ -165,6 +165,12 @@ const codeOfStatus: Readonly<Record<number, string>> = {
   503: 'busy',
 };
 
+const codeOfCode: Readonly<Record<string, string>> = {
+  context_length_exceeded: 'context-full',
+  insufficient_quota: 'quota-used-up',
+  payment_required: 'payment-required',
+};
+
 async function failureOf({ url }: NodeAddress, response: Response): Promise<CodedError> {
   const read = errorDocument.safeParse(await response.json().catch(() => undefined));
   if (!read.success)
@@ -174,7 +180,7 @@ async function failureOf({ url }: NodeAddress, response: Response): Promise<Code
     return new CodedError('unauthorized', `the node at ${url} wants another API key: ${advice}`);
   }
   const { message, code } = read.data.error;
-  const ours = code === 'context_length_exceeded' ? 'context-full' : codeOfStatus[response.status];
+  const ours = codeOfCode[code ?? ''] ?? codeOfStatus[response.status];
   return new CodedError(ours ?? 'refused', `${url} says: ${oneLine(message)}`);
 }
 

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
+import { testAccounts } from '../../test/key-accounts.ts';
 import { type Script, scriptedGenerator } from '../../test/scripted-generator.ts';
 import { createOpenAiRoutes } from '../api/openai/routes.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
@@ -25,7 +26,7 @@ async function serve(t: TestContext, script: Script, apiKeys: readonly string[] 
     clock: systemClock(),
     random: systemRandom(),
     fingerprint: () => 'fp_1_abc',
-    apiKeys,
+    keys: await testAccounts(apiKeys),
   });
   const strip = (request: Request) => new Request(request.url.replace('/v1/', '/'), request);
   const server = await startHttpServer({ fetch: (request) => app.fetch(strip(request)), port: 0 });

@@ -5,9 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { createApi } from '../api/app.ts';
+import { type ApiKey, openKeyAccounts } from '../api/key-accounts.ts';
 import { keepStatus, type PipelineStatus, type StageFacts } from '../api/status.ts';
 import { toleratedHostile } from '../diloco/aggregation/rules.ts';
 import type { ReplicaInfo } from '../diloco/replica.ts';
+import { signDigest } from '../identity/keys.ts';
 import type { EventSink } from '../peer/events.ts';
 import { ledgerStatus } from '../peer/ledger-report.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -24,7 +26,7 @@ export interface ApiPlace {
   readonly host: string;
   readonly port: number;
   /** Clients of `/v1` must show one of these; none: they need none. */
-  readonly keys: readonly string[];
+  readonly keys: readonly ApiKey[];
 }
 
 export interface ApiParts {
@@ -54,8 +56,8 @@ export async function serveApi({
   stack,
 }: ApiParts): Promise<number | null> {
   if (!options.api) return null;
-  const { host, port, keys: apiKeys } = options.api;
-  const { network, key } = peer.options;
+  const { host, port } = options.api;
+  const { network, key, store } = peer.options;
   const info = await compute.replica.info();
   const status = keepStatus({
     pid: process.pid,
@@ -76,6 +78,15 @@ export async function serveApi({
     startedAtMs: clock.nowMs(),
   });
   sinks.add((event) => status.apply(event));
+  const keys = await openKeyAccounts({
+    keys: options.api.keys,
+    tokenPrice: network.ledger.tokenPrice,
+    networkId: network.networkId,
+    sign: (digest) => signDigest(digest, key.secretKey),
+    store,
+    clock,
+  });
+  stack.defer(() => keys.flush());
   const token = toHex(randomBytes(16));
   await writeFileAtomic(join(options.directory, 'api.token'), utf8(`${token}\n`), { mode: 0o600 });
   const app = createApi({
@@ -93,7 +104,7 @@ export async function serveApi({
     stop: () => process.kill(process.pid, 'SIGTERM'),
     token,
     clock,
-    text: { generator, random: systemRandom(), apiKeys },
+    text: { generator, random: systemRandom(), keys },
     ledger: peer.ledger,
   });
   const server = await startHttpServer({ fetch: app.fetch, host, port });

@@ -5,10 +5,11 @@
 import type { Context } from 'hono';
 import type { TextGenerator, TextRequest, TokenUsage } from '../../peer/text-generator.ts';
 import type { Clock } from '../../std/clock.ts';
+import type { KeyAccount, Reservation } from '../key-accounts.ts';
 import type { Admission } from './admission.ts';
 import { type Choices, openChoices } from './choices.ts';
 import type { GenerationOutcome, TextCounters } from './counters.ts';
-import { ApiError, apiErrorOf, badRequest, errorBody } from './errors.ts';
+import { ApiError, apiErrorOf, badRequest, errorBody, quotaExceeded } from './errors.ts';
 import { stallMsMax } from './limits.ts';
 import { joinPieces, type Piece, pieceMaker } from './pieces.ts';
 import { type EventSource, sseBody } from './sse-body.ts';
@@ -23,6 +24,8 @@ export interface AnswerShape {
 }
 
 export interface AnswerWork {
+  /** Of the answer, as its reader has it. */
+  readonly id: string;
   /** One for each choice. */
   readonly requests: readonly TextRequest[];
   /** Of the prompts, each counted once. */
@@ -39,6 +42,8 @@ export interface AnswerParts {
   readonly admission: Admission;
   readonly counters: TextCounters;
   readonly clock: Clock;
+  /** Pays for it; none where no key is needed. */
+  readonly account?: KeyAccount;
 }
 
 /** Throws ApiError, or what the generator throws before its first part. */
@@ -66,13 +71,19 @@ interface Run {
 
 function startRun(
   client: AbortSignal,
-  { generator, admission, counters }: AnswerParts,
+  { generator, admission, counters, account }: AnswerParts,
   work: AnswerWork,
 ): Run {
-  const { requests, promptTokens } = work;
-  const release = takePlaces(admission, requests.length);
+  const { promptTokens } = work;
+  const release = takePlaces(admission, work.requests.length);
+  const credit = account && takeCredit(account, work, release);
+  const requests = work.requests.map((request, i) => ({
+    ...request,
+    maxTokens: credit?.maxTokens[i] ?? request.maxTokens,
+  }));
   const choices: Choices = openChoices(generator, requests, client);
   const makers = requests.map(() => pieceMaker(work));
+  const drawn = requests.map(() => 0);
   let completionTokens = 0;
   let running = requests.length;
   let ending: Promise<void> | undefined;
@@ -82,8 +93,11 @@ function startRun(
       const item = await choices.next();
       if (item === undefined) return undefined;
       const { index, part } = item;
-      if (part.kind === 'token') counters.completionToken();
-      else {
+      if (part.kind === 'token') {
+        counters.completionToken();
+        drawn[index]! += 1;
+      } else {
+        drawn[index] = part.usage.completionTokens;
         running -= 1;
         completionTokens += part.usage.completionTokens;
         counters.ended(part.finishReason);
@@ -94,10 +108,22 @@ function startRun(
     end(outcome) {
       if (ending) return ending;
       for (; running > 0; running--) counters.ended(client.aborted ? 'disconnected' : outcome);
+      const used = drawn.reduce((sum, tokens) => sum + tokens, 0);
+      credit?.settle({ request: work.id, promptTokens, completionTokens: used });
       ending = choices.close().then(release);
       return ending;
     },
   };
+}
+
+/** Throws ApiError 429 when the key has nothing left. */
+function takeCredit(account: KeyAccount, work: AnswerWork, release: () => void): Reservation {
+  const { requests, promptTokens } = work;
+  const maxTokens = requests.map((request) => request.maxTokens);
+  const credit = account.reserve({ promptTokens, maxTokens });
+  if (credit) return credit;
+  release();
+  throw quotaExceeded();
 }
 
 function takePlaces(admission: Admission, places: number): () => void {

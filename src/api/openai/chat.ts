@@ -65,6 +65,7 @@ export function chatWork(
     logprobs: parameters.logprobs ? (parameters.top_logprobs ?? 0) : undefined,
   };
   return {
+    id: envelope.id,
     requests: textRequests(sampling, generator.contextMax, random),
     promptTokens: prompt.length,
     stream: parameters.stream,

@@ -65,6 +65,7 @@ export function completionWork(
   const echoOf = (prompt: string | readonly number[]) =>
     typeof prompt === 'string' ? prompt : generator.decode(prompt);
   return {
+    id: envelope.id,
     requests: textRequests(sampling, generator.contextMax, random),
     promptTokens: prompts.reduce((sum, prompt) => sum + prompt.length, 0),
     stream: parameters.stream,

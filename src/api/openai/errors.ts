@@ -7,7 +7,7 @@ import type { Context } from 'hono';
 import { CodedError } from '../../std/outcome.ts';
 import { retryAfterSeconds } from './limits.ts';
 
-export type ErrorStatus = 400 | 401 | 403 | 404 | 413 | 415 | 429 | 500 | 503;
+export type ErrorStatus = 400 | 401 | 402 | 403 | 404 | 413 | 415 | 429 | 500 | 503;
 
 /** A request that is answered with an error; thrown by the routes, caught once for all of them. */
 export class ApiError extends Error {
@@ -23,6 +23,14 @@ export class ApiError extends Error {
     this.code = code;
     this.param = param;
   }
+}
+
+/** As OpenAI calls it: the key's credit is used up, and asking again does not help. */
+const insufficientQuota = 'insufficient_quota';
+
+export function quotaExceeded(): ApiError {
+  const message = 'You exceeded your current quota: what this API key may use is used up.';
+  return new ApiError(429, insufficientQuota, message);
 }
 
 export interface ErrorBody {
@@ -55,6 +63,8 @@ const generatorCodes: Readonly<Record<string, readonly [status: ErrorStatus, cod
   busy: [503, 'overloaded'],
   'cache-full': [503, 'overloaded'],
   'no-route': [503, 'no_route'],
+  // This node cannot pay those who would answer.
+  'payment-required': [402, 'payment_required'],
 };
 
 /** Whatever was thrown, as an answer; what is not expected is a failure of ours (500). */
@@ -69,16 +79,19 @@ export function apiErrorOf(error: unknown): ApiError {
 
 export function errorBody(error: ApiError): ErrorBody {
   const { message, param, code } = error;
-  return { error: { message, type: typeOf(error.status), param, code } };
+  return { error: { message, type: typeOf(error), param, code } };
 }
 
 export function errorResponse(context: Context, error: ApiError): Response {
   if (error.status === 401) context.header('WWW-Authenticate', 'Bearer');
-  if (error.status === 429 || error.status === 503) context.header('Retry-After', String(retryAfterSeconds));
+  if (error.code === insufficientQuota) context.header('x-should-retry', 'false');
+  else if (error.status === 429 || error.status === 503)
+    context.header('Retry-After', String(retryAfterSeconds));
   return context.json(errorBody(error), error.status);
 }
 
-function typeOf(status: ErrorStatus): string {
+function typeOf({ status, code }: ApiError): string {
+  if (code === insufficientQuota) return insufficientQuota;
   switch (status) {
     case 401:
       return 'authentication_error';

@@ -7,7 +7,7 @@ import { bodyLimit } from 'hono/body-limit';
 import type { TextGenerator } from '../../peer/text-generator.ts';
 import type { Clock } from '../../std/clock.ts';
 import type { Random } from '../../std/random.ts';
-import { hasBearer } from '../bearer.ts';
+import type { KeyAccounts } from '../key-accounts.ts';
 import { createAdmission } from './admission.ts';
 import { type AnswerParts, answer } from './answer.ts';
 import { readJson } from './body.ts';
@@ -26,7 +26,7 @@ export interface OpenAiOptions {
   /** Which weights answer: changes when they do. */
   readonly fingerprint: () => string;
   /** One of these is asked for as `Authorization: Bearer …`; none: no key is needed. */
-  readonly apiKeys?: readonly string[];
+  readonly keys?: KeyAccounts;
   /** Generations at once; each choice of a request is one. */
   readonly generationsMax?: number;
 }
@@ -38,10 +38,13 @@ export interface OpenAiRoutes {
 }
 
 export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
-  const { generator, clock, random, fingerprint, apiKeys = [] } = options;
+  const { generator, clock, random, fingerprint, keys } = options;
   const admission = createAdmission(options.generationsMax ?? generationsMaxDefault);
   const counters = createTextCounters();
-  const parts: AnswerParts = { generator, admission, counters, clock };
+  const partsFor = (context: Context): AnswerParts => {
+    const account = keys?.find(context);
+    return { generator, admission, counters, clock, ...(account && { account }) };
+  };
   const model = modelJson(generator, clock);
   const envelope = (prefix: string): Envelope => ({
     id: randomId(prefix, random),
@@ -60,7 +63,7 @@ export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
     counters.request(routeName(context), context.res.status);
   });
   app.use(async (context, next) => {
-    requireRight(context, apiKeys);
+    requireRight(context, keys);
     await next();
   });
   app.use(
@@ -80,12 +83,16 @@ export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
   app.post('/completions', async (context) => {
     const parameters = parseCompletion(await readJson(context));
     requireModel(parameters);
-    return answer(context, parts, completionWork(parameters, generator, random, envelope('cmpl-')));
+    return answer(
+      context,
+      partsFor(context),
+      completionWork(parameters, generator, random, envelope('cmpl-')),
+    );
   });
   app.post('/chat/completions', async (context) => {
     const parameters = parseChat(await readJson(context));
     requireModel(parameters);
-    return answer(context, parts, chatWork(parameters, generator, random, envelope('chatcmpl-')));
+    return answer(context, partsFor(context), chatWork(parameters, generator, random, envelope('chatcmpl-')));
   });
   app.all('*', (context) => {
     throw new ApiError(404, 'unknown_url', `Unknown request URL: ${context.req.method} ${context.req.path}.`);
@@ -94,9 +101,9 @@ export function createOpenAiRoutes(options: OpenAiOptions): OpenAiRoutes {
 }
 
 /** Throws ApiError 401 or 403. */
-function requireRight(context: Context, apiKeys: readonly string[]): void {
-  if (apiKeys.length > 0) {
-    if (hasBearer(context, apiKeys)) return;
+function requireRight(context: Context, keys: KeyAccounts | undefined): void {
+  if (keys && keys.size > 0) {
+    if (keys.find(context)) return;
     throw new ApiError(401, 'invalid_api_key', 'This node needs an API key: Authorization: Bearer KEY.');
   }
   // Without keys it is for this machine alone, and a page whose own name leads to 127.0.0.1 is not of this machine.
