@@ -37,6 +37,7 @@ import { readNetwork } from './dataset-choice.ts';
 import { type ApiPlace, serveApi, stageFacts } from './node-api.ts';
 import { createNodeAuditor } from './node-audit.ts';
 import { datasetFromPeers, localDataset } from './node-dataset.ts';
+import { openNodeRows } from './node-rows.ts';
 import { stageOfNode } from './node-stage.ts';
 import { passphraseFor } from './passphrase.ts';
 
@@ -153,6 +154,8 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   stack.defer(() => auditor.stop());
   const signatures = createSignatureThreads();
   stack.defer(() => signatures.close());
+  const rows = await openNodeRows({ directory, replica: compute.replica, events: emit });
+  stack.defer(() => rows?.close());
   const honest: PeerOptions = {
     network,
     key,
@@ -164,6 +167,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
     ledger: await openLedgerStore(options.directory, network, stack),
     verifyMany: signatures.verifyMany,
     replica: compute.replica,
+    ...(rows && { rows }),
     events: emit,
     checkpoints,
     ...(lossLog.newestRound !== undefined && { loggedRound: lossLog.newestRound }),
