@@ -60,6 +60,7 @@ interface Entry {
 
 interface DirectoryState {
   readonly options: StageDirectoryOptions;
+  readonly withinRate: (author: NodeId) => boolean;
   /** The one heard of longest ago comes first. */
   readonly entries: Map<NodeId, Entry>;
   /** Those that were disconnected since they last announced. */
@@ -76,9 +77,11 @@ interface DirectoryState {
 }
 
 export function createStageDirectory(options: StageDirectoryOptions): StageDirectory {
-  const { transport, clock, key } = options;
+  const { transport, clock } = options;
+  const rates = createRateLimiter(clock);
   const d: DirectoryState = {
     options,
+    withinRate: (author) => rates.take(author, perAuthorPerMinuteMax),
     entries: new Map(),
     left: new Set(),
     listeners: new Set(),
@@ -90,34 +93,15 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
     cancelNext: () => {},
     closed: false,
   };
-  const rates = createRateLimiter(clock);
-  const withinRate = (author: NodeId) => rates.take(author, perAuthorPerMinuteMax);
-  const unsubscribe = transport.subscribe(stageTopic, stageAnnouncementBytesMax, (from, message) =>
-    hear(d, from, message, withinRate),
-  );
-  const forgetPeers = transport.onPeerChange((peer, connected) => {
-    // Who has just come knows nothing of us; who has left may come back as a process that serves nothing yet.
-    if (connected) announceIn(d, pauseMs * uniform(options.random));
-    else if (d.entries.has(peer)) d.left.add(peer);
-    notify(d);
-  });
-  const ownAnnouncement = () => (d.own ? { nodeId: key.nodeId, seq: d.seq, ...d.own } : undefined);
+  const stops = [
+    transport.subscribe(stageTopic, stageAnnouncementBytesMax, (from, message) => hear(d, from, message)),
+    transport.onPeerChange((peer, connected) => peerChanged(d, peer, connected)),
+  ];
   return {
-    candidates: (stage) => {
-      const connected = new Set(transport.peers());
-      return freshEntries(d)
-        .filter(({ accepting, stage: held }) => accepting && held === stage)
-        .filter(({ nodeId }) => connected.has(nodeId) && !d.left.has(nodeId))
-        .map(({ nodeId }) => nodeId)
-        .sort();
-    },
-    of: (node) => {
-      if (node === key.nodeId) return ownAnnouncement();
-      const entry = d.entries.get(node);
-      return entry && isFresh(d, entry) ? entry.announcement : undefined;
-    },
+    candidates: (stage) => candidates(d, stage),
+    of: (node) => announcementOf(d, node),
     all: () => {
-      const own = ownAnnouncement();
+      const own = ownAnnouncement(d);
       const all = own ? [...freshEntries(d), own] : freshEntries(d);
       return all.sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
     },
@@ -126,33 +110,67 @@ export function createStageDirectory(options: StageDirectoryOptions): StageDirec
       return () => void d.listeners.delete(listener);
     },
     said: () => d.said,
-    take: (from, message) => {
-      const decoded = decodeStageAnnouncement(message);
-      const isOwn = !decoded.ok || decoded.value.announcement.nodeId === from;
-      if (!isOwn) transport.penalize(from, 'wrong-author');
-      else if (hear(d, from, message, withinRate) === false) transport.penalize(from, 'invalid');
-    },
-    announceSelf: (change) => {
-      if (d.closed) return;
-      const before = d.own;
-      if (!before && change.stage === undefined) return;
-      d.own = { ...silentState, ...before, ...change };
-      // A speed that is measured anew again and again can wait for the next announcement.
-      if (!before || isUrgent(before, d.own)) announceIn(d, 0);
-    },
+    take: (from, message) => take(d, from, message),
+    announceSelf: (change) => announceSelf(d, change),
     close: () => {
       if (d.closed) return;
-      d.cancelNext();
-      if (d.own) {
-        d.own = { ...d.own, accepting: false };
-        say(d);
-      }
+      sayFarewell(d);
       d.closed = true;
-      unsubscribe();
-      forgetPeers();
+      for (const stop of stops) stop();
       d.listeners.clear();
     },
   };
+}
+
+function peerChanged(d: DirectoryState, peer: NodeId, connected: boolean): void {
+  // Who has just come knows nothing of us; who has left may come back as a process that serves nothing yet.
+  if (connected) announceIn(d, pauseMs * uniform(d.options.random));
+  else if (d.entries.has(peer)) d.left.add(peer);
+  notify(d);
+}
+
+function candidates(d: DirectoryState, stage: number): NodeId[] {
+  const connected = new Set(d.options.transport.peers());
+  return freshEntries(d)
+    .filter(({ accepting, stage: held }) => accepting && held === stage)
+    .filter(({ nodeId }) => connected.has(nodeId) && !d.left.has(nodeId))
+    .map(({ nodeId }) => nodeId)
+    .sort();
+}
+
+function announcementOf(d: DirectoryState, node: NodeId): StageAnnouncement | undefined {
+  if (node === d.options.key.nodeId) return ownAnnouncement(d);
+  const entry = d.entries.get(node);
+  return entry && isFresh(d, entry) ? entry.announcement : undefined;
+}
+
+function ownAnnouncement({ options, own, seq }: DirectoryState): StageAnnouncement | undefined {
+  return own && { nodeId: options.key.nodeId, seq, ...own };
+}
+
+function take(d: DirectoryState, from: NodeId, message: Uint8Array): void {
+  const { transport } = d.options;
+  const decoded = decodeStageAnnouncement(message);
+  const isOwn = !decoded.ok || decoded.value.announcement.nodeId === from;
+  if (!isOwn) transport.penalize(from, 'wrong-author');
+  else if (hear(d, from, message) === false) transport.penalize(from, 'invalid');
+}
+
+function announceSelf(d: DirectoryState, change: Partial<StageState>): void {
+  if (d.closed) return;
+  const before = d.own;
+  if (!before && change.stage === undefined) return;
+  d.own = { ...silentState, ...before, ...change };
+  // A speed that is measured anew again and again can wait for the next announcement.
+  if (!before || isUrgent(before, d.own)) announceIn(d, 0);
+}
+
+/** That this node takes no more work. */
+function sayFarewell(d: DirectoryState): void {
+  d.cancelNext();
+  if (!d.own) return;
+  d.own = { ...d.own, accepting: false };
+  say(d);
 }
 
 const silentState = { stage: 0, memoryBytes: 0, tokensPerSecond: 0, round: 0, accepting: false };
@@ -220,12 +238,7 @@ function dropStale(d: DirectoryState): void {
 }
 
 /** Takes an announcement from the topic: untrusted bytes. False when its sender is its author and says too much. */
-function hear(
-  d: DirectoryState,
-  from: NodeId,
-  message: Uint8Array,
-  withinRate: (author: NodeId) => boolean,
-): boolean | undefined {
+function hear(d: DirectoryState, from: NodeId, message: Uint8Array): boolean | undefined {
   const { networkId, key, transport, clock } = d.options;
   const decoded = decodeStageAnnouncement(message);
   if (!decoded.ok) {
@@ -243,7 +256,7 @@ function hear(
     return;
   }
   // A forwarder cannot know what else we heard of the author, so only the author itself is blamed.
-  if (!withinRate(author)) return from === author ? false : undefined;
+  if (!d.withinRate(author)) return from === author ? false : undefined;
   if (!known && !makeRoom(d)) return;
   const hasReturned = d.left.delete(author);
   d.entries.delete(author);
