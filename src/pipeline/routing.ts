@@ -57,74 +57,88 @@ interface Score {
   isKnown: boolean;
 }
 
-export function createRouter({ clock, random }: { readonly clock: Clock; readonly random: Random }): Router {
+interface Routing {
+  readonly clock: Clock;
+  readonly random: Random;
   /** The least recently used first. */
-  const scores = new Map<NodeId, Score>();
+  readonly scores: Map<NodeId, Score>;
+}
 
-  const scoreOf = (node: NodeId): Score => {
-    const score = scores.get(node) ?? {
-      serviceMs: 0,
-      latencyMs: 0,
-      queueDepth: 0,
-      observedMs: 0,
-      penaltyMs: 0,
-      penalisedMs: 0,
-      isKnown: false,
-    };
-    scores.delete(node);
-    scores.set(node, score);
-    if (scores.size > nodesMax) scores.delete(scores.keys().next().value!);
-    return score;
-  };
-
-  const penaltyMs = (node: NodeId): number => {
-    const score = scores.get(node);
-    if (!score || score.penaltyMs === 0) return 0;
-    const leftMs =
-      score.penaltyMs * 0.5 ** (Math.max(0, clock.nowMs() - score.penalisedMs) / penaltyHalvesMs);
-    return leftMs < healedMs ? 0 : leftMs;
-  };
-
-  const expectedMs = (node: NodeId): number => {
-    const score = scores.get(node);
-    if (!score?.isKnown) return penaltyMs(node);
-    const idleMs = Math.max(0, clock.nowMs() - score.observedMs);
-    const waiting = score.queueDepth * 0.5 ** (idleMs / queueHalvesMs);
-    const serviceMs = score.serviceMs * 0.5 ** (idleMs / serviceHalvesMs);
-    return serviceMs * (waiting + 1) + score.latencyMs + penaltyMs(node);
-  };
-
+export function createRouter({ clock, random }: { readonly clock: Clock; readonly random: Random }): Router {
+  const routing: Routing = { clock, random, scores: new Map() };
   return {
-    observe: (node, { serviceMs, latencyMs, queueDepth }) => {
-      if (
-        ![serviceMs, latencyMs, queueDepth].every((value) => value >= 0 && value < Number.POSITIVE_INFINITY)
-      )
-        return;
-      const score = scoreOf(node);
-      const share = score.isKnown ? smoothing : 1;
-      score.serviceMs += share * (serviceMs - score.serviceMs);
-      score.latencyMs += share * (latencyMs - score.latencyMs);
-      score.queueDepth = queueDepth;
-      score.observedMs = clock.nowMs();
-      score.isKnown = true;
-    },
+    observe: (node, observation) => observe(routing, node, observation),
     penalise: (node) => {
-      const beforeMs = penaltyMs(node);
-      const score = scoreOf(node);
+      const beforeMs = penaltyMs(routing, node);
+      const score = scoreOf(routing, node);
       score.penaltyMs = Math.min(Math.max(2 * beforeMs, penaltyMsMin), penaltyMsMax);
       score.penalisedMs = clock.nowMs();
     },
-    expectedMs,
-    choose: (candidates, { sticky, exclude } = {}) => {
-      const allowed = [...new Set(candidates)].filter((node) => !exclude?.has(node));
-      if (sticky !== undefined && allowed.includes(sticky) && penaltyMs(sticky) === 0) return sticky;
-      const ranked = allowed.map((node) => ({ node, ms: expectedMs(node) }));
-      const bestMs = ranked.reduce((least, { ms }) => Math.min(least, ms), Number.POSITIVE_INFINITY);
-      const best = ranked.filter(({ ms }) => ms <= amongBestFactor * bestMs + amongBestMs);
-      if (best.length < 2) return best[0]?.node;
-      const first = uniformBelow(random, best.length);
-      const second = (first + 1 + uniformBelow(random, best.length - 1)) % best.length;
-      return best[best[first]!.ms <= best[second]!.ms ? first : second]!.node;
-    },
+    expectedMs: (node) => expectedMs(routing, node),
+    choose: (candidates, options) => choose(routing, candidates, options),
   };
+}
+
+function observe(routing: Routing, node: NodeId, observation: Observation): void {
+  const { serviceMs, latencyMs, queueDepth } = observation;
+  const values = [serviceMs, latencyMs, queueDepth];
+  if (!values.every((value) => value >= 0 && value < Number.POSITIVE_INFINITY)) return;
+  const score = scoreOf(routing, node);
+  const share = score.isKnown ? smoothing : 1;
+  score.serviceMs += share * (serviceMs - score.serviceMs);
+  score.latencyMs += share * (latencyMs - score.latencyMs);
+  score.queueDepth = queueDepth;
+  score.observedMs = routing.clock.nowMs();
+  score.isKnown = true;
+}
+
+/** Makes it the most recently used. */
+function scoreOf({ scores }: Routing, node: NodeId): Score {
+  const score = scores.get(node) ?? {
+    serviceMs: 0,
+    latencyMs: 0,
+    queueDepth: 0,
+    observedMs: 0,
+    penaltyMs: 0,
+    penalisedMs: 0,
+    isKnown: false,
+  };
+  scores.delete(node);
+  scores.set(node, score);
+  if (scores.size > nodesMax) scores.delete(scores.keys().next().value!);
+  return score;
+}
+
+function expectedMs(routing: Routing, node: NodeId): number {
+  const score = routing.scores.get(node);
+  if (!score?.isKnown) return penaltyMs(routing, node);
+  const idleMs = Math.max(0, routing.clock.nowMs() - score.observedMs);
+  const waiting = score.queueDepth * 0.5 ** (idleMs / queueHalvesMs);
+  const serviceMs = score.serviceMs * 0.5 ** (idleMs / serviceHalvesMs);
+  return serviceMs * (waiting + 1) + score.latencyMs + penaltyMs(routing, node);
+}
+
+function penaltyMs({ clock, scores }: Routing, node: NodeId): number {
+  const score = scores.get(node);
+  if (!score || score.penaltyMs === 0) return 0;
+  const sinceMs = Math.max(0, clock.nowMs() - score.penalisedMs);
+  const leftMs = score.penaltyMs * 0.5 ** (sinceMs / penaltyHalvesMs);
+  return leftMs < healedMs ? 0 : leftMs;
+}
+
+function choose(
+  routing: Routing,
+  candidates: readonly NodeId[],
+  { sticky, exclude }: ChooseOptions = {},
+): NodeId | undefined {
+  const { random } = routing;
+  const allowed = [...new Set(candidates)].filter((node) => !exclude?.has(node));
+  if (sticky !== undefined && allowed.includes(sticky) && penaltyMs(routing, sticky) === 0) return sticky;
+  const ranked = allowed.map((node) => ({ node, ms: expectedMs(routing, node) }));
+  const bestMs = ranked.reduce((least, { ms }) => Math.min(least, ms), Number.POSITIVE_INFINITY);
+  const best = ranked.filter(({ ms }) => ms <= amongBestFactor * bestMs + amongBestMs);
+  if (best.length < 2) return best[0]?.node;
+  const first = uniformBelow(random, best.length);
+  const second = (first + 1 + uniformBelow(random, best.length - 1)) % best.length;
+  return best[best[first]!.ms <= best[second]!.ms ? first : second]!.node;
 }
