@@ -25,6 +25,7 @@ export const cheatNames = [
   'wrong-data',
   'garbage-labels',
   'every-kth',
+  'garbage-onward',
   'copycat',
   'poison',
   'withhold',
@@ -104,7 +105,7 @@ export function auditShareOption(command: Command): Command {
 export function tokenPriceOption(command: Command): Command {
   return command.option(
     '--token-price <neuro>',
-    `NEURO for 1,000 tokens that other nodes work on, 0: free (default: ${formatNeuro(BigInt(tokenPriceDefault))}, or 0 where nobody earns)`,
+    `NEURO for 1,000 tokens that other nodes work on, 0: free (default: ${formatNeuro(BigInt(tokenPriceDefault))})`,
     neuroAmount('--token-price'),
   );
 }
