@@ -64,7 +64,6 @@ export interface SwarmOptions {
 }
 
 export function register(program: Command): void {
-  const names = Object.keys(presets) as (keyof typeof presets)[];
   const command = defineCommand(program, {
     name: 'swarm',
     summary: 'several nodes on this machine for some rounds, and a report',
@@ -85,9 +84,21 @@ export function register(program: Command): void {
       ['swarm --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
     ],
   });
-  tokenPriceOption(
-    auditShareOption(cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63)),
-  )
+  const cluster = cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63);
+  optimizerOptions(runOptions(tokenPriceOption(auditShareOption(cluster))))
+    .option(
+      '--held-out-batches <count>',
+      'held-out batches evaluated after each round',
+      integer('--held-out-batches', { min: 0, max: 4096 }),
+      16,
+    )
+    .option('--keep <folder>', 'keep manifest, keys, snapshots and logs here')
+    .action(action<SwarmOptions>(swarm));
+}
+
+function runOptions(command: Command): Command {
+  const names = Object.keys(presets) as (keyof typeof presets)[];
+  return command
     .option('--nodes <count>', 'processes (default: 4)', integer('--nodes', { min: 1, max: 64 }))
     .option('--rounds <count>', 'rounds to close', integer('--rounds', { min: 1, max: 1_000_000 }), 10)
     .option(
@@ -107,7 +118,12 @@ export function register(program: Command): void {
       '--batch <sequences>',
       'sequences of a node’s batch (default: the preset’s)',
       integer('--batch', { min: 1, max: 4096 }),
-    )
+    );
+}
+
+/** Of the inner and the outer step. */
+function optimizerOptions(command: Command): Command {
+  return command
     .option(
       '--learning-rate <rate>',
       'peak inner learning rate',
@@ -127,15 +143,7 @@ export function register(program: Command): void {
       '--outer-momentum <number>',
       'of the outer step',
       decimal('--outer-momentum', { min: 0, max: 0.999 }),
-    )
-    .option(
-      '--held-out-batches <count>',
-      'held-out batches evaluated after each round',
-      integer('--held-out-batches', { min: 0, max: 4096 }),
-      16,
-    )
-    .option('--keep <folder>', 'keep manifest, keys, snapshots and logs here')
-    .action(action<SwarmOptions>(swarm));
+    );
 }
 
 /** Processes that the options ask for: `--nodes`, or so many replicas of each stage. */
