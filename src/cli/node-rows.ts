@@ -5,11 +5,13 @@ import type { StageReplica } from '../diloco/replica.ts';
 import type { EventSink } from '../peer/events.ts';
 import type { RowStore } from '../pipeline/row-store.ts';
 import { openRowFiles } from '../platform/nodejs/row-files.ts';
+import type { Clock } from '../std/clock.ts';
 
 export interface NodeRowsOptions {
   /** Of the node. */
   readonly directory: string;
   readonly replica: Pick<StageReplica, 'info'>;
+  readonly clock: Clock;
   readonly events: EventSink;
 }
 
@@ -17,11 +19,13 @@ export interface NodeRowsOptions {
 export async function openNodeRows({
   directory,
   replica,
+  clock,
   events,
 }: NodeRowsOptions): Promise<RowStore | undefined> {
   const { engineId, stage } = await replica.info();
   if (stage.count === 1 || !measuredEngines.includes(engineId)) return undefined;
   return openRowFiles(join(directory, 'rows'), {
+    clock,
     onIncomplete: (round, { message }) => {
       const detail = `no work of round ${round} can be claimed: ${message}`;
       events({ type: 'warning', code: 'rows-not-kept', detail });

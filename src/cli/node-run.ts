@@ -154,7 +154,7 @@ async function composeNode(options: NodeRunOptions, signal: AbortSignal, stack: 
   stack.defer(() => auditor.stop());
   const signatures = createSignatureThreads();
   stack.defer(() => signatures.close());
-  const rows = await openNodeRows({ directory, replica: compute.replica, events: emit });
+  const rows = await openNodeRows({ directory, replica: compute.replica, clock, events: emit });
   stack.defer(() => rows?.close());
   const honest: PeerOptions = {
     network,

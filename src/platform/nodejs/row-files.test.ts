@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { rowsOf, testRowStoreContract } from '../../../test/row-store-contract.ts';
 import { sha256Hex } from '../../std/hash.ts';
+import { systemClock } from './clock.ts';
 import { openRowFiles, type RowFilesOptions } from './row-files.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'neuroshard-rows-'));
@@ -16,10 +17,15 @@ const freshFolder = () => mkdtempSync(join(root, 'case-'));
 async function start(folder: string, options: Partial<RowFilesOptions> = {}) {
   const told: [number, string][] = [];
   const onIncomplete: RowFilesOptions['onIncomplete'] = (round, { code }) => told.push([round, code]);
-  return { told, store: await openRowFiles(folder, { bytesMax: 10_000, onIncomplete, ...options }) };
+  const given = { clock: systemClock(), bytesMax: 10_000, memoryMax: 0, onIncomplete, ...options };
+  return { told, store: await openRowFiles(folder, given) };
 }
 
 testRowStoreContract('files', async () => (await start(freshFolder())).store);
+testRowStoreContract(
+  'files, the oldest of them on disk',
+  async () => (await start(freshFolder(), { memoryMax: 2_500 })).store,
+);
 
 const hash = (mark: number) => sha256Hex(rowsOf(mark));
 
@@ -87,5 +93,36 @@ test('what the disk has damaged is not given', async () => {
   writeFileSync(path, bytes.subarray(0, 1500));
   assert.equal(await store.get(hash(1)), undefined, 'a bit is wrong');
   assert.equal(await store.get(hash(2)), undefined, 'half of it is gone');
+  await store.close();
+});
+
+test('what there is memory for touches no disk; beyond it the oldest is written', async () => {
+  const folder = freshFolder();
+  const { store } = await start(folder, { memoryMax: 3_000 });
+  for (const mark of [1, 2, 3]) store.put(0, hash(mark), rowsOf(mark));
+  assert.ok(await store.isComplete(0));
+  assert.deepEqual(readdirSync(folder), []);
+  store.put(1, hash(4), rowsOf(4));
+  assert.ok((await store.isComplete(0)) && (await store.isComplete(1)));
+  assert.deepEqual(readdirSync(folder), ['rows-0.bin']);
+  for (const mark of [1, 2, 3, 4]) assert.deepEqual(await store.get(hash(mark)), rowsOf(mark));
+  await store.close();
+});
+
+test('a disk is not written more than it bears in a day: then a round is what memory holds', async () => {
+  let nowMs = 0;
+  const clock = { ...systemClock(), nowMs: () => nowMs };
+  const { store, told } = await start(freshFolder(), { clock, memoryMax: 1_000, dailyMax: 2_000 });
+  for (const mark of [1, 2, 3]) store.put(0, hash(mark), rowsOf(mark));
+  assert.ok(await store.isComplete(0));
+  for (const mark of [4, 5]) store.put(0, hash(mark), rowsOf(mark));
+  assert.equal(await store.isComplete(0), false);
+  assert.deepEqual(told, [[0, 'disk-cap']]);
+  store.drop(0);
+  store.put(1, hash(4), rowsOf(4));
+  assert.ok(await store.isComplete(1));
+  nowMs = 86_400_001;
+  store.put(1, hash(5), rowsOf(5));
+  assert.ok(await store.isComplete(1), 'another day');
   await store.close();
 });

@@ -1,20 +1,26 @@
 /**
- * Rows of a stage's recent rounds on disk: one file for each round, to which is only added, and which goes with its round.
- * What is where in a file only memory knows, so a store that is opened finds nothing and clears what another left behind.
- * A disk that is full or too slow costs the round, and is told once for it.
+ * Rows of a stage's recent rounds: in memory while there is room, the oldest on disk, in one file for each round, which goes
+ * with its round. What is where in a file only memory knows, so a store that is opened finds nothing and clears what another
+ * left behind. A disk that is full, too slow, or has been written enough for a day costs the round, and is told once for it.
  */
 import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RowStore } from '../../pipeline/row-store.ts';
+import type { Clock } from '../../std/clock.ts';
 import { type HashHex, sha256Hex } from '../../std/hash.ts';
 import { CodedError } from '../../std/outcome.ts';
 import { createFolder, fileError } from './files.ts';
 
 export interface RowFilesOptions {
-  /** Of one round on disk. */
+  readonly clock: Clock;
+  /** Of one round, in memory and on disk. */
   readonly bytesMax?: number;
-  /** In memory, on their way to the disk, of one round. */
+  /** Of all rounds in memory; what goes beyond it is written. */
+  readonly memoryMax?: number;
+  /** Of all rounds, on their way to the disk beside that. */
   readonly pendingMax?: number;
+  /** Written in 24 hours: half of what a consumer's disk bears for years (docs/checkpoints.md). */
+  readonly dailyMax?: number;
   /** Why a round is incomplete. */
   readonly onIncomplete: (round: number, error: CodedError) => void;
   /** How files are opened for writing: a test hands in a disk that is full. */
@@ -22,7 +28,10 @@ export interface RowFilesOptions {
 }
 
 const bytesMaxDefault = 32 * 2 ** 30;
-const pendingMaxDefault = 512 * 2 ** 20;
+const memoryMaxDefault = 256 * 2 ** 20;
+const pendingMaxDefault = 256 * 2 ** 20;
+const dailyMaxDefault = 100e9;
+const dayMs = 86_400_000;
 /** Written at once. */
 const writeBytes = 16 * 2 ** 20;
 const anyName = /^rows-\d+\.bin$/;
@@ -39,9 +48,10 @@ interface RoundFile {
   /** Not written yet. */
   readonly pending: Map<HashHex, Uint8Array>;
   pendingBytes: number;
+  /** On disk. */
   size: number;
   file: FileHandle | undefined;
-  /** Ends when nothing is pending. */
+  /** Ends when no more has to be written. */
   writing: Promise<void> | undefined;
   /** The last thing that was asked of the file. */
   tail: Promise<unknown>;
@@ -56,7 +66,9 @@ export async function openRowFiles(path: string, options: RowFilesOptions): Prom
   } catch (error) {
     throw fileError(error, 'clear', path);
   }
-  const { bytesMax = bytesMaxDefault, pendingMax = pendingMaxDefault } = options;
+  const { clock, bytesMax = bytesMaxDefault, memoryMax = memoryMaxDefault } = options;
+  const { pendingMax = pendingMaxDefault, dailyMax = dailyMaxDefault } = options;
+  let day = { startMs: clock.nowMs(), bytes: 0 };
   const rounds = new Map<number, RoundFile>();
   const removals = new Set<Promise<void>>();
   let files = 0;
@@ -81,6 +93,7 @@ export async function openRowFiles(path: string, options: RowFilesOptions): Prom
   };
   const remove = (of: RoundFile) => {
     of.pending.clear();
+    of.pendingBytes = 0;
     of.places.clear();
     const removal = of.tail
       .catch(() => {})
@@ -100,15 +113,27 @@ export async function openRowFiles(path: string, options: RowFilesOptions): Prom
     remove(of);
     options.onIncomplete(of.round, error);
   };
+  const inMemory = () => [...rounds.values()].reduce((sum, { pendingBytes }) => sum + pendingBytes, 0);
+  const isTooMuch = () => inMemory() > memoryMax;
   const write = async (of: RoundFile) => {
     try {
       of.file ??= await (options.openFile ?? open)(of.path, 'wx+', 0o600);
-      while (of.pending.size > 0) await writeSome(of, of.file);
+      while (of.pending.size > 0 && isTooMuch()) {
+        if (clock.nowMs() - day.startMs > dayMs) day = { startMs: clock.nowMs(), bytes: 0 };
+        if (day.bytes >= dailyMax)
+          throw new CodedError('disk-cap', `${dailyMax} bytes of rows were written in a day`);
+        day.bytes += await writeSome(of, of.file);
+      }
     } catch (error) {
       fail(of, fileError(error, 'write', of.path));
     } finally {
       of.writing = undefined;
     }
+  };
+
+  const spill = () => {
+    const oldest = [...rounds.values()].find(({ pending }) => pending.size > 0);
+    if (oldest && !oldest.writing && isTooMuch()) oldest.writing = write(oldest).then(spill);
   };
 
   return {
@@ -118,11 +143,11 @@ export async function openRowFiles(path: string, options: RowFilesOptions): Prom
       const kept = of.size + of.pendingBytes + bytes.length;
       if (kept > bytesMax)
         return fail(of, new CodedError('too-many-rows', `more than ${bytesMax} bytes of rows in one round`));
-      if (of.pendingBytes + bytes.length > pendingMax)
-        return fail(of, new CodedError('disk-slow', `${of.pendingBytes} bytes of rows wait to be written`));
+      if (inMemory() + bytes.length > memoryMax + pendingMax)
+        return fail(of, new CodedError('disk-slow', `${inMemory()} bytes of rows wait to be written`));
       of.pending.set(hash, bytes);
       of.pendingBytes += bytes.length;
-      of.writing ??= write(of);
+      spill();
     },
     get: async (hash) => {
       for (const of of rounds.values()) {
@@ -149,8 +174,8 @@ export async function openRowFiles(path: string, options: RowFilesOptions): Prom
   };
 }
 
-/** The next pieces that wait, at the end of the file. */
-async function writeSome(of: RoundFile, file: FileHandle): Promise<void> {
+/** Puts the next pieces that wait at the end of the file. Gives their bytes. */
+async function writeSome(of: RoundFile, file: FileHandle): Promise<number> {
   const taken: [HashHex, Uint8Array][] = [];
   let length = 0;
   for (const one of of.pending) {
@@ -164,10 +189,13 @@ async function writeSome(of: RoundFile, file: FileHandle): Promise<void> {
     offset += bytesWritten;
   }
   for (const [hash, bytes] of taken) {
-    if (of.pending.delete(hash)) of.places.set(hash, { offset: of.size, length: bytes.length });
+    if (of.pending.delete(hash)) {
+      of.places.set(hash, { offset: of.size, length: bytes.length });
+      of.pendingBytes -= bytes.length;
+    }
     of.size += bytes.length;
-    of.pendingBytes -= bytes.length;
   }
+  return length;
 }
 
 async function readRows(of: RoundFile, hash: HashHex): Promise<Uint8Array | undefined> {
