@@ -89,90 +89,139 @@ export interface SwarmRecorder {
   report(): SwarmReport;
 }
 
+interface Recording {
+  readonly shape: SwarmShape;
+  /** Names of the nodes whose word is taken. */
+  readonly honest: ReadonlySet<string>;
+  /** By node. */
+  readonly stages: ReadonlyMap<string, number>;
+  readonly nameOf: (nodeId: string) => string;
+  readonly rounds: Map<number, RoundReport>;
+  /** Training losses of the Drivers, by round and by inner step of the whole run. */
+  readonly losses: Map<number, number[]>;
+  readonly stepLosses: Map<number, number[]>;
+  readonly blocks: Blocks;
+  readonly refusals: Map<string, number>;
+  failovers: number;
+  initialHeldOutLoss: number | null;
+  firstStepMs: number | undefined;
+  /** When the last round was closed. */
+  lastMs: number;
+}
+
 export function createSwarmRecorder(shape: SwarmShape): SwarmRecorder {
-  const rounds = new Map<number, RoundReport>();
-  const losses = new Map<number, number[]>();
-  const stepLosses = new Map<number, number[]>();
-  const blocks: Blocks = { newest: new Map(), roots: new Map(), agree: true };
-  const refusals = new Map<string, number>();
-  let failovers = 0;
-  let initialHeldOutLoss: number | null = null;
-  let firstStepMs: number | undefined;
-  let lastMs = 0;
-
-  const honest = new Set(shape.nodes.filter((node) => !node.hostile).map((node) => node.name));
-  const stages = new Map(shape.nodes.map((node) => [node.name, node.stage]));
   const names = new Map(shape.nodes.map((node) => [node.nodeId, node.name]));
-  const nameOf = (nodeId: string) => names.get(nodeId) ?? nodeId;
-  const honestCount = honest.size;
-  const sorted = () => [...rounds.values()].sort((a, b) => a.round - b.round);
-  const complete = () => sorted().filter((one) => Object.keys(one.stateHashes).length === honestCount);
-
-  const closeRound = (name: string, event: NodeEvent & { type: 'round' }) => {
-    const report = rounds.get(event.round) ?? emptyRound(event.round);
-    rounds.set(event.round, report);
-    report.stateHashes[name] = event.stateHash;
-    report.statesAgree = agreeByStage(report.stateHashes, stages);
-    report.bytesSent[name] = event.bytesSent;
-    report.tokens += event.tokens;
-    report.wallMs = Math.max(report.wallMs, event.wallMs);
-    // A node tells of its own stage's.
-    report.contributions = [...new Set([...report.contributions, ...event.contributions.map(nameOf)])];
-    // Nodes may refuse different things before the decision; the report keeps every reason once.
-    for (const { node, code } of event.rejected) {
-      const known = report.rejected.some((one) => one.node === nameOf(node) && one.code === code);
-      if (!known) report.rejected.push({ node: nameOf(node), code });
-    }
-    report.heldOutLoss = event.heldOutLoss ?? report.heldOutLoss;
-    // Nodes of later stages see the same microbatches again.
-    if (event.trainingLoss !== null && stages.get(name) === 0) {
-      const all = [...(losses.get(event.round) ?? []), event.trainingLoss];
-      losses.set(event.round, all);
-      report.trainingLoss = mean(all);
-    }
+  const recording: Recording = {
+    shape,
+    honest: new Set(shape.nodes.filter((node) => !node.hostile).map((node) => node.name)),
+    stages: new Map(shape.nodes.map((node) => [node.name, node.stage])),
+    nameOf: (nodeId) => names.get(nodeId) ?? nodeId,
+    rounds: new Map(),
+    losses: new Map(),
+    stepLosses: new Map(),
+    blocks: { newest: new Map(), roots: new Map(), agree: true },
+    refusals: new Map(),
+    failovers: 0,
+    initialHeldOutLoss: null,
+    firstStepMs: undefined,
+    lastMs: 0,
   };
-
   return {
     record: (name, event, atMs) => {
-      if (!honest.has(name)) return;
-      if (event.type === 'step') {
-        firstStepMs ??= atMs;
-        const number = event.round * shape.innerSteps + event.step - 1;
-        if (stages.get(name) === 0) stepLosses.set(number, [...(stepLosses.get(number) ?? []), event.loss]);
-      }
-      if (event.type === 'failover') failovers++;
-      if (event.type === 'refusedProof') countRefusal(refusals, name, event);
-      if (event.type === 'block') keepBlock(blocks, name, event);
-      if (event.type === 'heldOut') initialHeldOutLoss ??= event.loss;
-      if (event.type !== 'round') return;
-      lastMs = atMs;
-      closeRound(name, event);
+      if (recording.honest.has(name)) record(recording, name, event, atMs);
     },
-    rounds: sorted,
-    closedByAll: () => complete().at(-1)?.round ?? -1,
-    report: () => {
-      const all = sorted();
-      const done = complete();
-      const tokens = all.reduce((sum, one) => sum + one.tokens, 0);
-      const seconds = Math.max(0.001, (lastMs - (firstStepMs ?? lastMs)) / 1000);
-      const bytesPerNodePerInnerStep = bytesPerStep(done, honestCount, shape.innerSteps);
-      const perStep = (8 * shape.parameters() * (shape.nodes.length - 1)) / shape.nodes.length;
-      return {
-        rounds: all,
-        losses: [...stepLosses].sort((a, b) => a[0] - b[0]).map(([, values]) => mean(values)),
-        initialHeldOutLoss,
-        finalHeldOutLoss: all.findLast((one) => one.heldOutLoss !== null)?.heldOutLoss ?? null,
-        stateHashes: done.at(-1)?.stateHashes ?? {},
-        stateHashesAgree: done.every((one) => one.statesAgree),
-        tokens,
-        tokensPerSecond: tokens / seconds,
-        bytesPerNodePerInnerStep,
-        failovers,
-        ...ledgerReport(blocks, [...honest], nameOf),
-        refusedProofs: refusedProofs(refusals, nameOf),
-        communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
-      };
-    },
+    rounds: () => inOrder(recording),
+    closedByAll: () => complete(recording).at(-1)?.round ?? -1,
+    report: () => reportOf(recording),
+  };
+}
+
+function inOrder({ rounds }: Recording): RoundReport[] {
+  return [...rounds.values()].sort((a, b) => a.round - b.round);
+}
+
+/** Rounds that every honest node has closed. */
+function complete(r: Recording): RoundReport[] {
+  return inOrder(r).filter((one) => Object.keys(one.stateHashes).length === r.honest.size);
+}
+
+function record(r: Recording, name: string, event: NodeEvent, atMs: number): void {
+  switch (event.type) {
+    case 'step': {
+      r.firstStepMs ??= atMs;
+      const step = event.round * r.shape.innerSteps + event.step - 1;
+      if (r.stages.get(name) === 0) add(r.stepLosses, step, event.loss);
+      break;
+    }
+    case 'failover':
+      r.failovers++;
+      break;
+    case 'refusedProof':
+      countRefusal(r.refusals, name, event);
+      break;
+    case 'block':
+      keepBlock(r.blocks, name, event);
+      break;
+    case 'heldOut':
+      r.initialHeldOutLoss ??= event.loss;
+      break;
+    case 'round':
+      r.lastMs = atMs;
+      closeRound(r, name, event);
+  }
+}
+
+/** All values of the key, this one included. */
+function add(lists: Map<number, number[]>, key: number, value: number): readonly number[] {
+  const all = [...(lists.get(key) ?? []), value];
+  lists.set(key, all);
+  return all;
+}
+
+function closeRound(r: Recording, name: string, event: NodeEvent & { readonly type: 'round' }): void {
+  const { rounds, stages, nameOf } = r;
+  const report = rounds.get(event.round) ?? emptyRound(event.round);
+  rounds.set(event.round, report);
+  report.stateHashes[name] = event.stateHash;
+  report.statesAgree = agreeByStage(report.stateHashes, stages);
+  report.bytesSent[name] = event.bytesSent;
+  report.tokens += event.tokens;
+  report.wallMs = Math.max(report.wallMs, event.wallMs);
+  // A node tells of its own stage's.
+  report.contributions = [...new Set([...report.contributions, ...event.contributions.map(nameOf)])];
+  // Nodes may refuse different things before the decision; the report keeps every reason once.
+  for (const { node, code } of event.rejected) {
+    const known = report.rejected.some((one) => one.node === nameOf(node) && one.code === code);
+    if (!known) report.rejected.push({ node: nameOf(node), code });
+  }
+  report.heldOutLoss = event.heldOutLoss ?? report.heldOutLoss;
+  // Nodes of later stages see the same microbatches again.
+  if (event.trainingLoss !== null && stages.get(name) === 0)
+    report.trainingLoss = mean(add(r.losses, event.round, event.trainingLoss));
+}
+
+function reportOf(r: Recording): SwarmReport {
+  const { shape, honest, nameOf } = r;
+  const all = inOrder(r);
+  const done = complete(r);
+  const tokens = all.reduce((sum, one) => sum + one.tokens, 0);
+  const seconds = Math.max(0.001, (r.lastMs - (r.firstStepMs ?? r.lastMs)) / 1000);
+  const bytesPerNodePerInnerStep = bytesPerStep(done, honest.size, shape.innerSteps);
+  const perStep = (8 * shape.parameters() * (shape.nodes.length - 1)) / shape.nodes.length;
+  return {
+    rounds: all,
+    losses: [...r.stepLosses].sort((a, b) => a[0] - b[0]).map(([, values]) => mean(values)),
+    initialHeldOutLoss: r.initialHeldOutLoss,
+    finalHeldOutLoss: all.findLast((one) => one.heldOutLoss !== null)?.heldOutLoss ?? null,
+    stateHashes: done.at(-1)?.stateHashes ?? {},
+    stateHashesAgree: done.every((one) => one.statesAgree),
+    tokens,
+    tokensPerSecond: tokens / seconds,
+    bytesPerNodePerInnerStep,
+    failovers: r.failovers,
+    ...ledgerReport(r.blocks, [...honest], nameOf),
+    refusedProofs: refusedProofs(r.refusals, nameOf),
+    communicationReduction: bytesPerNodePerInnerStep > 0 ? perStep / bytesPerNodePerInnerStep : 0,
   };
 }
 
