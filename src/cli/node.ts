@@ -67,7 +67,11 @@ export function nodeStartCommand(group: Command): Command {
       ['node start', 'later: go on with the network of the data folder'],
     ],
   });
-  return auditShareOption(command)
+  return trainingOptions(engineOptions(apiOptions(networkOptions(auditShareOption(command)))));
+}
+
+function networkOptions(command: Command): Command {
+  return command
     .option(
       '--network <file>',
       'the network manifest, from whoever made it with network create (default: network.json of the data folder)',
@@ -95,12 +99,23 @@ export function nodeStartCommand(group: Command): Command {
       '--relay <role>',
       'server: relay for nodes that cannot be dialled; client: ask for a relay',
       oneOf('role', ['server', 'client'] as const),
-    )
+    );
+}
+
+function apiOptions(command: Command): Command {
+  return command
     .option('--no-api', 'do not serve the HTTP API')
     .option('--host <address>', 'address of the HTTP API', '127.0.0.1')
     .option('--port <port>', 'port of the HTTP API', port, 8000)
     .option('--api-key <key>', 'a key that clients of /v1 must show, repeatable (default: none)', collect)
-    .option('--api-key-file <file>', 'the same from a file, one a line: needed with --host of other machines')
+    .option(
+      '--api-key-file <file>',
+      'the same from a file, one a line: needed with --host of other machines',
+    );
+}
+
+function engineOptions(command: Command): Command {
+  return command
     .option('--engine <engine>', 'native or wasm', oneOf('engine', ['native', 'wasm'] as const), 'native')
     .option(
       '--provider <provider>',
@@ -118,7 +133,11 @@ export function nodeStartCommand(group: Command): Command {
       '--memory <size>',
       'what this node may use: a stage that is given to it fits (default: three quarters of the machine’s)',
       byteCount('--memory'),
-    )
+    );
+}
+
+function trainingOptions(command: Command): Command {
+  return command
     .option(
       '--rounds <count>',
       'stop after the network has closed this many rounds',
