@@ -33,9 +33,13 @@ export function applied(rows: readonly Change[], ...changes: readonly (readonly 
 
 const places = (found: readonly TransactionPlace[]) => found.map(({ number, index }) => [number, index]);
 
+type Open = () => Promise<LedgerStore>;
+/** A test with an empty store, which is closed after it. */
+type WithStore = (title: string, run: (store: LedgerStore) => Promise<void>) => void;
+
 /** `open` gives an empty store; the suite closes it. */
-export function testLedgerStoreContract(name: string, open: () => Promise<LedgerStore>): void {
-  const withStore = (title: string, run: (store: LedgerStore) => Promise<void>) =>
+export function testLedgerStoreContract(name: string, open: Open): void {
+  const withStore: WithStore = (title, run) => {
     test(`${name}: ${title}`, async () => {
       const store = await open();
       try {
@@ -44,13 +48,22 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
         await store.close();
       }
     });
-  const filled = async (store: LedgerStore, blocks: number, transactions = 3) => {
-    await store.install(headAt(0), genesisRows());
-    const made = Array.from({ length: blocks }, (_, index) => madeBlock(index + 1, transactions));
-    for (const { block, changes } of made) await store.append(block, changes);
-    return made;
   };
+  testBlocks(withStore);
+  testTransactions(withStore);
+  testSnapshots(withStore);
+  testInstalling(withStore);
+  testAgainstMap(name, open);
+}
 
+async function filled(store: LedgerStore, blocks: number, transactions = 3) {
+  await store.install(headAt(0), genesisRows());
+  const made = Array.from({ length: blocks }, (_, index) => madeBlock(index + 1, transactions));
+  for (const { block, changes } of made) await store.append(block, changes);
+  return made;
+}
+
+function testBlocks(withStore: WithStore): void {
   withStore('an empty store has nothing, and says so', async (store) => {
     assert.equal(await store.head(), undefined);
     assert.deepEqual(await allRows(store), []);
@@ -119,7 +132,9 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     assert.deepEqual(numbers(await store.blocksFrom(13, { blocks: 9, bytes: 1e6 })), []);
     for (const limit of [0, -1, 1.5, 1001]) await assert.rejects(store.blocks({ limit }));
   });
+}
 
+function testTransactions(withStore: WithStore): void {
   withStore('transactions are found by id, account and kind, in pages that meet', async (store) => {
     const made = await filled(store, 8, 7);
     const entries = made.flatMap(({ block }) =>
@@ -161,7 +176,9 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     await store.prune(3);
     assert.equal((await store.transaction(again.id))!.number, 3);
   });
+}
 
+function testSnapshots(withStore: WithStore): void {
   withStore('a snapshot is the state of its moment, in chunks that verify', async (store) => {
     await filled(store, 3);
     const rows = stateText(await allRows(store));
@@ -209,7 +226,9 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     await store.append(madeBlock(25).block, madeBlock(25).changes);
     assert.deepEqual(await store.head(), headAt(25));
   });
+}
 
+function testInstalling(withStore: WithStore): void {
   withStore('installing replaces everything', async (store) => {
     await filled(store, 4);
     await store.takeSnapshot();
@@ -243,7 +262,9 @@ export function testLedgerStoreContract(name: string, open: () => Promise<Ledger
     assert.equal(rows.length, 2346);
     assert.equal(stateText(rows), stateText(applied(genesisRows(2345))));
   });
+}
 
+function testAgainstMap(name: string, open: Open): void {
   test(`${name}: rows are what a map says after any blocks`, async () => {
     const change = fc.record({
       key: fc.nat(7),
