@@ -4,6 +4,7 @@
  */
 import { evaluateProtocol, stepProtocol } from '../net/protocol.ts';
 import type { NodeId } from '../net/transport.ts';
+import { must } from '../std/assert.ts';
 import { sleep } from '../std/clock.ts';
 import { accept, type Outcome, type Rejection, reject } from '../std/outcome.ts';
 import { createCallPlaces } from './call-places.ts';
@@ -77,7 +78,7 @@ export interface NextStage {
     signal: AbortSignal,
     moved?: () => void,
   ): Promise<Outcome<TrainResult>>;
-  /** Σg² of this stage and those after it, over exactly these microbatches. */
+  /** Σg² of this stage and those after it, over exactly these microbatches. `unknown-microbatch` for one that never went on. */
   prepare(passage: Passage, ids: readonly number[], signal: AbortSignal): Promise<Outcome<SealedSums>>;
   /** The answer of the replica that prepared; its step is lost with it when it dies now. */
   apply(passage: Passage, norm: SealedNorm, signal: AbortSignal): Promise<Outcome<void>>;
@@ -133,6 +134,8 @@ export function createNextStage(given: NextStageOptions): NextStage {
       return accept({ loss, gradient: dy });
     },
     prepare: async (passage, ids, signal) => {
+      const unknown = ids.find((index) => !passage.used.has(index));
+      if (unknown !== undefined) return reject('unknown-microbatch', String(unknown));
       const answer = await untilAnswered(options, passage, signal, async (node, accepted) => {
         const moved = await gather(options, { passage, ids, node, accepted }, signal);
         if (!moved.ok) return moved;
@@ -175,7 +178,7 @@ interface Gathering {
 
 /**
  * The replica that is to have a step's gradients gets those microbatches that others, gone by now, had. Gives what went to
- * it and came from it for all of them. `unknown-microbatch` when one never went on from here.
+ * it and came from it for all of them.
  */
 async function gather(
   options: AtCallee,
@@ -184,8 +187,7 @@ async function gather(
 ): Promise<Outcome<readonly Exchange[]>> {
   const gathered = await Promise.all(
     ids.map(async (index): Promise<Outcome<Exchange>> => {
-      const one = passage.used.get(index);
-      if (!one) return reject('unknown-microbatch', String(index));
+      const one = must(passage.used.get(index), 'a microbatch that went on');
       if (one.holder !== node) {
         const again = await trainAt(options, node, { of: passage, index, ...one }, signal, accepted);
         if (!again.ok) return again;
