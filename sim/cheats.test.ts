@@ -44,7 +44,7 @@ async function findings(stepsMade: number): Promise<string[][]> {
   const { plan } = auditSettings;
   const cheatsIn = (round: number) => round >= 1;
   const honest = await tinyReplica(auditSettings);
-  const replica = shortcutReplica(honest, { plan, intervalSteps: 2, stepsMade, cheatsIn });
+  const replica = shortcutReplica(honest, { planOf: () => plan, intervalSteps: 2, stepsMade, cheatsIn });
   const prover = createProver({ nodeId, replica, rules: auditRules, dataset: auditDataset });
   const all: string[][] = [];
   for (let round = 0; round < 3; round++) {

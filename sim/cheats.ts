@@ -4,12 +4,13 @@
  */
 import type { CheatName } from '../src/cli/shared-options.ts';
 import { batchOf } from '../src/genesis/sampler.ts';
+import type { StageTarget } from '../src/optim/pipeline-stage.ts';
 import type { Peer, PeerOptions, PeerSteps } from '../src/peer/peer.ts';
 import { planHash } from '../src/peer/plan.ts';
 import { accusing, approving } from './cheats-auditor.ts';
 import type { CheatContext } from './cheats-context.ts';
 import { inflatedProof, postdatedProof, replayedProof } from './cheats-proof.ts';
-import { shortcutReplica, withholdingReplica } from './cheats-replica.ts';
+import { garbageOnward, otherTargets, shortcutReplica, withholdingReplica } from './cheats-replica.ts';
 import { equivocatingTransport, silentTransport } from './cheats-validator.ts';
 import { contributeHostile } from './hostile-contribution.ts';
 
@@ -42,12 +43,13 @@ export function disguiseOf({ name, fromRound }: Cheat): (honest: PeerOptions) =>
 }
 
 function partsOf(name: CheatName, context: CheatContext): Partial<PeerOptions> {
-  const { honest, cheatsIn } = context;
+  const { honest, cheatsIn, cheatsNow } = context;
   const { network, replica } = honest;
   const { intervalSteps } = network.ledger;
   const { innerSteps } = network.training;
+  const planOf = (stage: number) => planHash(network, stage);
   const shortcut = (stepsMade: number) =>
-    shortcutReplica(replica, { plan: planHash(network), intervalSteps, stepsMade, cheatsIn });
+    shortcutReplica(replica, { planOf, intervalSteps, stepsMade, cheatsIn });
   switch (name) {
     case 'idle':
     case 'copycat':
@@ -55,7 +57,14 @@ function partsOf(name: CheatName, context: CheatContext): Partial<PeerOptions> {
     case 'fewer-steps':
       return { replica: shortcut(Math.floor(innerSteps / 2)) };
     case 'withhold':
-      return { replica: withholdingReplica(replica, context.cheatsNow) };
+      return { replica: withholdingReplica(replica, cheatsNow) };
+    case 'garbage-onward':
+      return { replica: garbageOnward(replica, cheatsNow) };
+    case 'wrong-data':
+      return { replica: otherTargets(replica, cheatsNow, sameTarget()) };
+    case 'garbage-labels':
+    case 'every-kth':
+      return { replica: otherTargets(replica, cheatsNow, garbageTarget(network.model.vocabulary)) };
     case 'equivocate':
       return { transport: equivocatingTransport(context) };
     case 'silent':
@@ -100,6 +109,20 @@ function stepsOf(name: CheatName, peer: Peer, context: CheatContext): Partial<Pe
     default:
       return {};
   }
+}
+
+/** What reached it first, over and over. */
+function sameTarget(): (target: StageTarget) => StageTarget {
+  let first: StageTarget | undefined;
+  return (target) => {
+    first ??= target.slice();
+    return first.slice();
+  };
+}
+
+function garbageTarget(vocabulary: number): (target: StageTarget) => StageTarget {
+  return (target) =>
+    target instanceof Int32Array ? target.map((label) => vocabulary - 1 - label) : target.map((x) => -x);
 }
 
 /** One batch, its very first, over and over: it costs no data and its loss falls fast. */

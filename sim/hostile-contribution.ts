@@ -34,7 +34,8 @@ export async function contributeHostile(
   options: HostileContribution,
 ): Promise<Contribution> {
   const { members, outer } = peer.options.network;
-  const wanted = members.length - options.hostileMembers;
+  const ofStage = members.filter(({ stage }) => stage === peer.pipeline.stage);
+  const wanted = Math.max(1, ofStage.length - options.hostileMembers);
   const others = omniscient.has(options.attack) ? await honestContributions(peer, round, wanted) : [];
   const blobs = others.map((one) => peer.shelf.get(one.blobHash)).filter((blob) => blob !== undefined);
   if (options.attack === 'copycat') {

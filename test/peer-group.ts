@@ -4,19 +4,21 @@
  */
 import assert from 'node:assert/strict';
 import { createAuditBudget } from '../src/audit/budget.ts';
+import { createStageExecutors } from '../src/audit/executors.ts';
 import { createReExecutor } from '../src/audit/re-execute.ts';
-import type { ReplicaSettings } from '../src/diloco/local-replica.ts';
 import type { StageReplica } from '../src/diloco/replica.ts';
 import type { Dataset } from '../src/genesis/dataset.ts';
 import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import type { Transport } from '../src/net/transport.ts';
 import type { Auditor } from '../src/peer/auditing.ts';
 import type { NodeEvent } from '../src/peer/events.ts';
-import { createNetworkDocument, requireNetwork } from '../src/peer/network.ts';
+import { createNetworkDocument, type NetworkManifest, requireNetwork } from '../src/peer/network.ts';
 import { createPeer, type Peer, type PeerOptions } from '../src/peer/peer.ts';
-import { replicaSettings } from '../src/peer/plan.ts';
+import { reExecutorSettings, replicaSettings } from '../src/peer/plan.ts';
 import { defaultOuter, type TrainingPolicy } from '../src/peer/policy.ts';
 import { train } from '../src/peer/train.ts';
+import { createMemoryRows } from '../src/pipeline/row-store.ts';
+import { must } from '../src/std/assert.ts';
 import { utf8 } from '../src/std/bytes.ts';
 import { type Clock, sleep } from '../src/std/clock.ts';
 import { seededRandom } from '../src/std/random.ts';
@@ -49,6 +51,8 @@ interface StartOptions {
   readonly audits?: boolean;
   readonly stepMs?: number;
   readonly replica?: StageReplica;
+  /** What a cheat makes of its replica. */
+  readonly disguise?: (honest: StageReplica) => StageReplica;
   readonly store?: Store;
   readonly roundsMax?: number;
   readonly steps?: PeerOptions['steps'];
@@ -64,6 +68,8 @@ export interface PeerGroup {
 }
 
 const innerSteps = 3;
+/** Rows of three rounds. */
+const rowBytesMax = 64 * 1024 * 1024;
 /** Of the byte tokenizer that small datasets come with. */
 const datasetVocabulary = 260;
 
@@ -85,7 +91,11 @@ export function createPeerGroup(
     {
       name: 'group',
       seed: tinySettings.seed,
-      model: dataset ? { ...tinyConfig, vocabulary: datasetVocabulary } : tinyConfig,
+      model: {
+        ...tinyConfig,
+        ...(dataset && { vocabulary: datasetVocabulary }),
+        ...(policy.stages && { layers: policy.stages }),
+      },
       dataset: '0'.repeat(64),
       training: {
         innerSteps,
@@ -128,9 +138,14 @@ export function createPeerGroup(
       const joined = net.hub.join(ids[index]!);
       const transport = options.transport?.(joined) ?? joined;
       const { intervalSteps } = network.ledger;
-      const settings = { ...replicaSettings(network), ...(dataset && { recording: { intervalSteps } }) };
-      const real = options.replica ?? (await tinyReplica(settings));
-      const auditor = options.audits ? await testAuditor(settings, net.clock) : undefined;
+      const stage = network.members.find(({ nodeId }) => nodeId === ids[index])?.stage ?? 0;
+      const settings = {
+        ...replicaSettings(network, stage),
+        ...(dataset && { recording: { intervalSteps } }),
+      };
+      const made = options.replica ?? (await tinyReplica(settings));
+      const real = options.disguise?.(made) ?? made;
+      const auditor = options.audits ? testAuditor(network, net.clock) : undefined;
       const replica: StageReplica = {
         ...real,
         trainStep: async (...call) => {
@@ -154,6 +169,7 @@ export function createPeerGroup(
         store,
         ledger: ledgerStoreBeside(store),
         replica,
+        ...(dataset && { rows: createMemoryRows(rowBytesMax) }),
         events: (event) => events.push(event),
         heldOutBatches: 0,
         ...(auditor && { auditor }),
@@ -211,9 +227,12 @@ export function createPeerGroup(
   };
 }
 
-/** Re-executes on the interpreter, as fast as it can. */
-async function testAuditor(settings: ReplicaSettings, clock: Clock): Promise<Auditor> {
-  const executor = await createReExecutor({ engine: createInterpreter(), ...settings });
+/** Re-executes any stage on the interpreter, as fast as it can. */
+function testAuditor(network: NetworkManifest, clock: Clock): Auditor {
+  const settings = reExecutorSettings(network);
+  const executor = createStageExecutors((stage) =>
+    createReExecutor({ engine: createInterpreter(), ...must(settings[stage], 'a stage') }),
+  );
   return { executor, cpuMs: async () => 0, budget: createAuditBudget({ clock, share: 1 }) };
 }
 

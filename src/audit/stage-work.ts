@@ -3,6 +3,7 @@
  * by their hashes from the proof on; with the tokens and labels of the Drivers' batches. Who gives the bytes it does not
  * know, and it makes no step.
  */
+import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import { learningRate } from '../optim/schedule.ts';
 import { type RowCodec, rowBytes } from '../pipeline/row-codec.ts';
@@ -17,7 +18,6 @@ import { decodeWorkList, type WorkStep, workListBytesMax } from '../pipeline/wor
 import { must } from '../std/assert.ts';
 import type { HashHex } from '../std/hash.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import type { AuditOptions } from './audit-interval.ts';
 import type { TrainingClaim } from './claim.ts';
 import type { StageMicrobatch, StageStep } from './stage-step.ts';
 import type { StepRules } from './steps.ts';
@@ -37,7 +37,12 @@ export interface PipelineRules {
 /** Bytes of this SHA-256, from whoever has them. */
 export type FetchBytes = (hash: HashHex, bytesMax: number) => Promise<Uint8Array | undefined>;
 
-type WorkOptions = Pick<AuditOptions, 'claim' | 'rules' | 'dataset' | 'fetchBytes'>;
+export interface WorkOptions {
+  readonly claim: TrainingClaim;
+  readonly rules: StepRules & { readonly pipeline: PipelineRules | null };
+  readonly dataset: Dataset;
+  readonly fetchBytes: FetchBytes;
+}
 
 const rowsInFlight = 4;
 

@@ -6,10 +6,11 @@ import { defaultLedger } from '../peer/policy.ts';
 export const auditedShare = 0.5;
 
 /** Every proof is audited that the auditors have time for, and epochs are short, so that the silent are dropped soon. */
-export function auditedLedger(innerSteps: number): LedgerPolicy {
+export function auditedLedger(innerSteps: number, stages = 1): LedgerPolicy {
+  const ledger = defaultLedger(innerSteps, stages);
   return {
-    ...defaultLedger(innerSteps),
-    intervalSteps: innerSteps,
+    ...ledger,
+    intervalSteps: stages === 1 ? innerSteps : ledger.intervalSteps,
     auditRates: [{ below: Number.MAX_SAFE_INTEGER, rate: 1000 }],
     auditsPerBlockMax: 2,
     auditsOpenMax: 4,

@@ -82,6 +82,10 @@ export function register(program: Command): void {
         'one of five claims work that it does not do',
       ],
       ['swarm --stages 2 --replicas 2', 'a model cut in two, each half on two nodes'],
+      [
+        'swarm --stages 2 --replicas 3 --cheaters 1 --cheat garbage-onward --rounds 20',
+        'a stage that updates itself and sends garbage to its neighbours',
+      ],
     ],
   });
   const cluster = cheatOptions(pipelineOptions(clusterOptions(outerOptions(command), 63)), 63);
@@ -166,18 +170,15 @@ function cheatOf({ cheaters = 0, cheat, cheatFrom = 0 }: SwarmOptions): ClusterO
 
 function ledgerOf(options: SwarmOptions): LedgerPolicy {
   const { innerSteps, stages, tokenPrice } = options;
-  const policy = cheatOf(options) ? auditedLedger(innerSteps) : defaultLedger(innerSteps, stages);
+  const policy = cheatOf(options) ? auditedLedger(innerSteps, stages) : defaultLedger(innerSteps, stages);
   return tokenPrice === undefined ? policy : { ...policy, tokenPrice };
 }
 
 /** How many of the nodes, the last ones, are hostile. Throws UsageError where too few honest ones are left. */
 function hostileCount(options: SwarmOptions, nodes: number): number {
-  const { attackers, cheaters = 0, stages, microbatches } = options;
+  const { attackers, cheaters = 0, stages } = options;
   if (attackers > 0 && cheaters > 0)
     throw new UsageError('bad-attackers', 'either --attackers or --cheaters, not both');
-  // A stage of several is not audited, and a cheat makes its steps in one call.
-  if (cheaters > 0 && (stages > 1 || microbatches > 1))
-    throw new UsageError('bad-cheaters', '--cheaters goes with one stage and one microbatch');
   const hostile = attackers + cheaters;
   if (hostile >= nodes)
     throw new UsageError(

@@ -6,12 +6,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { countedDataset } from '../../test/counted-dataset.ts';
 import { createPeerGroup, type GroupPeer, type PeerGroup } from '../../test/peer-group.ts';
+import type { StageReplica } from '../diloco/replica.ts';
 import { accountOf, chainOf, moneyInAll } from '../ledger/money.ts';
 import type { LedgerPolicy } from '../ledger/policy.ts';
 import { evidenceProtocol } from '../net/protocol.ts';
 import type { Transport } from '../net/transport.ts';
 import { toHex } from '../std/bytes.ts';
-import { reject } from '../std/outcome.ts';
+import { accept, reject } from '../std/outcome.ts';
 import { memoryStore } from '../std/store.ts';
 
 const dataset = await countedDataset('audited', 40);
@@ -26,8 +27,8 @@ const policy: Partial<LedgerPolicy> = {
   epochBlocks: 10,
 };
 
-const auditedGroup = (changes: Partial<LedgerPolicy> = {}) =>
-  createPeerGroup(4, 4, {}, { ...policy, ...changes }, dataset);
+const auditedGroup = (changes: Partial<LedgerPolicy> = {}, stages = 1) =>
+  createPeerGroup(4, 4, { stages, microbatches: stages }, { ...policy, ...changes }, dataset);
 
 /** Roots by block: fails as soon as two nodes differ after one block. */
 function checkRoots(peers: readonly GroupPeer[]): number {
@@ -161,3 +162,71 @@ test('an auditor that stops between commitment and revelation reveals when it is
   assert.equal(toHex(again.peer.ledger.state().root()).length, 64);
   for (const peer of [...peers, again]) await peer.stop();
 });
+
+test('stages: every node is paid for its part, audited by whoever holds another', async () => {
+  const group = auditedGroup({}, 2);
+  const peers: GroupPeer[] = [];
+  for (let index = 0; index < 4; index++) peers.push(await group.start(index, { audits: true }));
+  await group.until('everybody is paid', () => balances(peers[0]!, group).every((amount) => amount > 9_000n));
+  checkRoots(peers);
+  for (const one of peers) checkSupply(one);
+  const stages = new Map(peers.map(({ peer }) => [peer.options.key.nodeId, peer.pipeline.stage]));
+  assert.deepEqual([...stages.values()].sort(), [0, 0, 1, 1]);
+  const audits = peers.flatMap(({ events, peer }) =>
+    events.flatMap((event) => (event.type === 'audit' ? [{ ...event, by: peer.options.key.nodeId }] : [])),
+  );
+  assert.ok(audits.length >= 8);
+  for (const { code, detail } of audits) assert.equal(code, 'valid', detail);
+  assert.ok(audits.some(({ prover, by }) => stages.get(prover) === 0 && stages.get(by) === 1));
+  assert.ok(audits.some(({ prover, by }) => stages.get(prover) === 1 && stages.get(by) === 0));
+  assert.deepEqual(peers[0]!.peer.ledger.state().keys('slash'), []);
+  for (const peer of peers) await peer.stop();
+});
+
+/** Updates itself honestly, and sends garbage to its neighbours from the fourth round on. */
+function garbageOnward(honest: StageReplica): StageReplica {
+  const garbled = async (rows: Float32Array) =>
+    (await honest.position()).round < 3 ? rows : rows.map((x, i) => (i % 5 === 0 ? -x : x));
+  return {
+    ...honest,
+    forward: async (call) => {
+      const made = await honest.forward(call);
+      return made.ok ? accept(await garbled(made.value)) : made;
+    },
+    backward: async (call) => {
+      const made = await honest.backward(call);
+      if (!made.ok || !made.value.inputGradient) return made;
+      return accept({ ...made.value, inputGradient: await garbled(made.value.inputGradient) });
+    },
+  };
+}
+
+for (const [cheater, name] of [
+  [0, 'a Driver'],
+  [3, 'the last stage'],
+] as const)
+  test(`stages: ${name} that sends garbage to its neighbour is slashed, and nobody else`, async () => {
+    const group = auditedGroup({}, 2);
+    const peers: GroupPeer[] = [];
+    for (let index = 0; index < 4; index++)
+      peers.push(
+        await group.start(index, { audits: true, ...(index === cheater && { disguise: garbageOnward }) }),
+      );
+    const guilty = group.ids[cheater]!;
+    await group.until(
+      'it is slashed',
+      () => peers.every(({ peer }) => peer.ledger.state().get('prover', guilty)?.convicted),
+      900_000,
+    );
+    const state = peers[0]!.peer.ledger.state();
+    const slashed = state.keys('slash').map((key) => state.get('slash', key)!);
+    assert.deepEqual(
+      slashed.map(({ node, reason }) => [node, reason]),
+      [[guilty, 'false-proof']],
+    );
+    for (const event of peers.flatMap(({ events }) => events))
+      if (event.type === 'audit')
+        assert.equal(event.code, event.prover === guilty && event.round >= 3 ? 'wrong-rows' : 'valid');
+    checkRoots(peers);
+    for (const peer of peers) await peer.stop();
+  });

@@ -7,7 +7,7 @@ import type { ProofBody } from '../ledger/proof.ts';
 import type { TransactionRule } from '../ledger/rules.ts';
 import type { ProverRow } from '../ledger/tables.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
-import { createPeerClaims, undated } from './claim-sending.ts';
+import { createPeerClaims, releaseWork, undated } from './claim-sending.ts';
 import type { NodeEvent } from './events.ts';
 import type { LedgerNode } from './ledger-node.ts';
 
@@ -119,4 +119,19 @@ test('a refusal that later blocks may mend breaks nothing', () => {
   claims.settle();
   assert.equal(sent.length, 1);
   assert.equal(breaks(), 0);
+});
+
+test('rows are let go of when no claim is on its way and none awaits its draw', () => {
+  const released = (due: number, openDuties: number | undefined) => {
+    const before: number[] = [];
+    const row = openDuties === undefined ? undefined : { openDuties };
+    const ledger = { state: () => ({ get: () => row }) } as unknown as LedgerNode;
+    const work = { release: (round: number) => before.push(round) };
+    releaseWork({ claims: { due }, ledger, nodeId: key.nodeId, round: 7, work });
+    return before;
+  };
+  assert.deepEqual(released(0, 0), [6]);
+  assert.deepEqual(released(0, undefined), [6]);
+  assert.deepEqual(released(1, 0), []);
+  assert.deepEqual(released(0, 1), []);
 });

@@ -42,3 +42,21 @@ export function createPeerClaims({ key, clock, replica, events, ledger }: ClaimS
     },
   });
 }
+
+export interface ReleaseOptions {
+  readonly claims: Pick<Claims, 'due'>;
+  readonly ledger: Pick<LedgerNode, 'state'>;
+  readonly nodeId: string;
+  /** In which the node stands. */
+  readonly round: number;
+  readonly work: { release(before: number): void } | undefined;
+}
+
+/**
+ * Lets go of the rows of rounds that are over, as soon as nobody can ask for them: no claim of this node awaits its block, and
+ * none its draw or verdict. The round before this one may not be claimed yet.
+ */
+export function releaseWork({ claims, ledger, nodeId, round, work }: ReleaseOptions): void {
+  const prover = ledger.state().get('prover', nodeId);
+  if (claims.due === 0 && !prover?.openDuties) work?.release(round - 1);
+}

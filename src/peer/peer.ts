@@ -32,7 +32,7 @@ import type { Store } from '../std/store.ts';
 import { type AgreementTracker, trackAgreement } from './agreement.ts';
 import { type Auditor, startAuditing } from './auditing.ts';
 import type { CheckpointKeeper } from './checkpoint.ts';
-import { createPeerClaims } from './claim-sending.ts';
+import { createPeerClaims, releaseWork } from './claim-sending.ts';
 import type { Claims } from './claims.ts';
 import { createDecoding, type Decoding } from './decoding.ts';
 import type { EventSink, RejectedContribution } from './events.ts';
@@ -286,7 +286,11 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
       events: options.events,
     }),
   );
-  ledger.onBlock(() => peer.claims.settle());
+  ledger.onBlock(() => {
+    peer.claims.settle();
+    const { claims, position } = peer;
+    releaseWork({ claims, ledger, nodeId: key.nodeId, round: position.round, work: pipeline.work });
+  });
   ledger.onBlock(({ block }) => {
     for (const { kind, body } of block.transactions) {
       const found = kind === fraud.kind ? fraud.parse(body) : undefined;

@@ -79,7 +79,7 @@ export interface Pipeline {
   readonly router: Router;
   readonly queue: WorkQueue;
   /** What the steps of this stage were made of; undefined where that is not kept. */
-  readonly work: Pick<StepRecords, 'stepsOf' | 'rows'> | undefined;
+  readonly work: Pick<StepRecords, 'stepsOf' | 'rows' | 'release'> | undefined;
   /** Whether a Driver was found to lie about its batches. */
   isConvicted(node: string): boolean;
   /** The ledger has taken this evidence of a Driver's fraud. */

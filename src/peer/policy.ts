@@ -5,7 +5,9 @@
 import { z } from 'zod';
 import type { AggregatorName } from '../diloco/aggregation/rules.ts';
 import type { CodecName } from '../diloco/compression/codec.ts';
+import { driversServedMax } from '../ledger/plausibility.ts';
 import { defaultLedgerPolicy, type LedgerPolicy } from '../ledger/policy.ts';
+import { proofStatesMax } from '../ledger/proof.ts';
 
 export const compressionNames = ['f32', 'int8', 'int4', 'sparse'] as const satisfies readonly CodecName[];
 
@@ -129,25 +131,19 @@ export const tokenPriceDefault = 2_000;
 
 /** Steps between two committed state hashes: hashing a state takes as long as a fraction of a step (docs/audit.md). */
 const longInterval = 50;
-
-/** The economy of a network with rounds of so many steps. Where nobody can earn, nobody could pay: there serving is free. */
-export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
-  const policy = unpricedLedger(innerSteps, stages);
-  return { ...policy, tokenPrice: policy.rewardPerBatch > 0 ? tokenPriceDefault : 0 };
-}
+/** Of a stage of several: an auditor fetches the rows of every microbatch between them. */
+const stageInterval = 5;
 
 /**
- * Where a round takes seconds, a node makes more proofs an hour than the 120 of long rounds, and auditors afford few of
- * them: none is certain to be audited, and no bond is built.
- * The work of one stage of several cannot be audited yet (docs/audit.md), and what nobody checks is not paid.
+ * The economy of a network with rounds of so many steps. Where a round takes seconds, a node makes more proofs an hour than
+ * the 120 of long rounds, and auditors afford few of them: none is certain to be audited, and no bond is built.
  */
-function unpricedLedger(innerSteps: number, stages: number): LedgerPolicy {
-  if (stages > 1)
-    return { ...unpricedLedger(innerSteps, 1), rewardPerBatch: 0, auditsPerBlockMax: 0, bondProofs: 0 };
-  if (innerSteps >= shortRound) return { ...defaultLedgerPolicy, intervalSteps: longInterval };
+export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
+  const intervalSteps = intervalFor(innerSteps, stages);
+  const common = { ...defaultLedgerPolicy, intervalSteps, tokenPrice: tokenPriceDefault };
+  if (innerSteps >= shortRound) return common;
   return {
-    ...defaultLedgerPolicy,
-    intervalSteps: innerSteps,
+    ...common,
     proofsPerHourMax: 7_200,
     auditsPerBlockMax: 1,
     auditsOpenMax: 2,
@@ -155,4 +151,10 @@ function unpricedLedger(innerSteps: number, stages: number): LedgerPolicy {
     bondProofs: 0,
     vestingFactor: 1,
   };
+}
+
+/** A proof of the longest round must have room for the hashes. */
+function intervalFor(innerSteps: number, stages: number): number {
+  if (stages === 1) return innerSteps >= shortRound ? longInterval : innerSteps;
+  return Math.max(stageInterval, Math.ceil((driversServedMax * innerSteps) / proofStatesMax));
 }

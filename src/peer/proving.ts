@@ -7,8 +7,10 @@ import { measuredEngines } from '../audit/tolerance.ts';
 import type { RoundRecord } from '../diloco/recording.ts';
 import type { Standing } from '../diloco/replica.ts';
 import { isVoter } from '../ledger/members.ts';
+import { driversServedMax } from '../ledger/plausibility.ts';
 import type { ProofBody } from '../ledger/proof.ts';
 import { stateStatement } from '../ledger/transactions/state.ts';
+import { workHash, workOf } from '../pipeline/work-list.ts';
 import { fromHex } from '../std/bytes.ts';
 import type { HashHex } from '../std/hash.ts';
 import { undated } from './claim-sending.ts';
@@ -34,16 +36,22 @@ export function stateToLedger({ ledger, options, pipeline }: Peer, { round, posi
 
 /**
  * proof → ledger: claims the steps of a round that is over for this node, whether or not its work counted. Where not every
- * state is recorded nothing is claimed, and the node's next claims begin anew.
+ * state or step is recorded nothing is claimed, and the node's next claims begin anew.
  */
 export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
   const { replica, key, loggedRound = -1 } = peer.options;
   const { round } = closed;
+  // Where nothing is recorded nothing is claimed, and no chain begins.
+  if (!(await isRecording(peer))) return;
+  // Begun again in the same round: what it did before is on no record any more, and moments follow from it.
+  if (closed.position.round === round) return replica.breakChain();
   const record = await replica.record(round);
   const endStep = record?.boundaries.at(-1)?.step ?? 0;
   if (!record) {
-    // Restored in the middle of a round, it claims nothing until the steps that were logged are made again.
-    if (round >= loggedRound) await replica.breakChain();
+    // Restored in the middle of a round, it claims nothing until the steps that were logged are made again. Where the round
+    // after is recorded already, a new chain has begun with it.
+    const hasBegun = (await replica.record(closed.position.round)) !== undefined;
+    if (round >= loggedRound && !hasBegun) await replica.breakChain();
     return;
   }
   const newest = peer.ledger.state().get('prover', key.nodeId);
@@ -56,34 +64,43 @@ export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
   if (body) peer.claims.add(body);
 }
 
+/** An engine whose rounding was measured; and of one stage of several, somewhere to keep rows. */
+async function isRecording({ options, pipeline }: Peer): Promise<boolean> {
+  const { engineId } = await options.replica.info();
+  return measuredEngines.includes(engineId) && (pipeline.stages === 1 || pipeline.work !== undefined);
+}
+
 async function proofBody(
-  { options, ledger }: Peer,
+  { options, ledger, pipeline }: Peer,
   closed: ClosedRound,
   record: RoundRecord,
   endStep: number,
 ): Promise<ProofBody | undefined> {
-  const { replica, clock } = options;
+  const { clock } = options;
   const { round, contribution, work } = closed;
-  const { stage, engineId } = await replica.info();
-  if (!measuredEngines.includes(engineId)) return undefined;
   const { innerSteps, microbatches, tokensPerBatch, stageLayers } = ledger.constants;
+  const { stage, stages } = pipeline;
   const states = recordedStates(record, 0, endStep);
-  // A replica that served two Drivers made more steps than a round has; nobody could say which were whose.
-  if (!states || endStep > innerSteps) return undefined;
+  const stepsMax = innerSteps * (stage === 0 ? 1 : driversServedMax);
+  if (!states || endStep > stepsMax) return undefined;
+  const steps = stages === 1 ? undefined : await pipeline.work?.stepsOf(round);
+  if (stages > 1 && steps?.length !== endStep) return undefined;
+  const batches = steps
+    ? steps.reduce((sum, step) => sum + step.microbatches.length, 0)
+    : endStep * microbatches;
   const timestampMs = Math.floor(clock.nowMs());
-  const batches = endStep * microbatches;
   const firstBatch = round * innerSteps * microbatches;
   return {
     type: 'training',
     timestampMs,
     tokens: batches * tokensPerBatch,
     batches,
-    layers: stageLayers[stage.index]!,
-    hasEmbedding: stage.index === 0,
-    hasHead: stage.index === stageLayers.length - 1,
+    layers: stageLayers[stage]!,
+    hasEmbedding: stage === 0,
+    hasHead: stage === stages - 1,
     nonce: timestampMs,
     round,
-    stage: stage.index,
+    stage,
     firstStep: 0,
     endStep,
     base: fromHex(record.base),
@@ -92,7 +109,7 @@ async function proofBody(
     endBatch: firstBatch + batches,
     lossMicronats: lossMicronats(work.losses),
     contribution: contribution === null ? null : fromHex(contribution),
-    work: null,
+    work: steps ? fromHex(workHash(workOf(steps))) : null,
   };
 }
 

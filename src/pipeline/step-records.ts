@@ -54,10 +54,12 @@ export interface StepRecords {
   /** Undefined for a round that is not known (any more), or of which not all rows are kept. */
   stepsOf(round: number): Promise<readonly StepEvidence[] | undefined>;
   rows(hash: HashHex): Promise<Uint8Array | undefined>;
+  /** Forgets the rounds before this one: nobody will ask for them. */
+  release(before: number): void;
 }
 
-/** This one and two before: whether one of their proofs is drawn may not be known yet. */
-const roundsMax = 3;
+/** Whether one of their proofs is drawn may not be known yet: with short rounds it takes several. */
+const roundsMax = 8;
 
 export function createStepRecords(rows: RowStore): StepRecords {
   const rounds = new Map<number, StepEvidence[]>();
@@ -89,6 +91,9 @@ export function createStepRecords(rows: RowStore): StepRecords {
       return steps && (await rows.isComplete(round)) ? [...steps] : undefined;
     },
     rows: (hash) => rows.get(hash),
+    release: (before) => {
+      for (const round of [...rounds.keys()]) if (round < before) forget(round);
+    },
   };
 }
 
