@@ -3,16 +3,23 @@
  * A cluster hides how its nodes are started and how time passes.
  */
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { topicMessageBytesMax } from '../src/net/limits.ts';
-import type { ScorePolicy } from '../src/net/peer-score.ts';
 import type { Protocol } from '../src/net/protocol.ts';
-import type { NodeId, Transport } from '../src/net/transport.ts';
+import type { NodeId, RequestHandler } from '../src/net/transport.ts';
 import { toHex } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
-import { accept, type Outcome, reject } from '../src/std/outcome.ts';
-import type { StartCluster, TransportCluster } from './transport-cluster.ts';
+import { accept, reject } from '../src/std/outcome.ts';
+import {
+  clusterOfSuite,
+  codeOf,
+  echo,
+  never,
+  type StartCluster,
+  type TransportCluster,
+} from './transport-cluster.ts';
 import { testCalls } from './transport-contract-calls.ts';
+import { testPeers, testProviders } from './transport-contract-peers.ts';
 
 const MiB = 1024 * 1024;
 
@@ -24,15 +31,6 @@ const baseProtocol: Protocol = {
   timeoutMs: 4_000,
   idleTimeoutMs: 2_000,
   requestsPerMinuteMax: 10_000,
-};
-
-/** One broken rule is enough. */
-const strictPolicy: ScorePolicy = {
-  points: {},
-  otherPoints: 100,
-  healPointsPerMinute: 1,
-  refuseAtPoints: 100,
-  refuseMs: 1_000,
 };
 
 let protocolCount = 0;
@@ -53,54 +51,46 @@ function patterned(length: number, seed: number): Uint8Array {
   return bytes;
 }
 
-const codeOf = (outcome: Outcome<unknown>) => (outcome.ok ? 'ok' : outcome.code);
-const never = () => new Promise<never>(() => {});
-const echo = async (_from: NodeId, request: Uint8Array) => accept(request);
-
 export function testTransport(name: string, startCluster: StartCluster): void {
   describe(`${name}: topics`, () => testTopics(startCluster));
   describe(`${name}: requests`, () => testRequests(startCluster));
   describe(`${name}: limits`, () => testLimits(startCluster));
   describe(`${name}: long calls`, () => testCalls(name, startCluster, protocol));
   describe(`${name}: who provides what`, () => testProviders(startCluster));
-  describe(`${name}: peers that come and go`, () => testPeers(startCluster));
+  describe(`${name}: peers that come and go`, () => testPeers(startCluster, protocol));
 }
 
 function testTopics(startCluster: StartCluster): void {
-  let cluster: TransportCluster;
-  before(async () => {
-    cluster = await startCluster(4);
-  });
-  after(() => cluster.close());
+  const cluster = clusterOfSuite(startCluster, 4);
 
   /** Subscribes everybody and waits until everybody knows. */
   async function subscribeAll(topic: string, bytesMax = 1024) {
-    const received = cluster.transports.map(() => [] as string[]);
-    const froms = cluster.transports.map(() => [] as NodeId[]);
-    const stops = cluster.transports.map((transport, index) =>
+    const received = cluster().transports.map(() => [] as string[]);
+    const froms = cluster().transports.map(() => [] as NodeId[]);
+    const stops = cluster().transports.map((transport, index) =>
       transport.subscribe(topic, bytesMax, (from, message) => {
         received[index]!.push(toHex(message));
         froms[index]!.push(from);
       }),
     );
-    await cluster.pass(300);
+    await cluster().pass(300);
     return { received, froms, stops };
   }
 
   it('brings a message to every subscriber once, from its author, and not to the author', async () => {
     const { received, froms } = await subscribeAll('once');
-    await cluster.run(cluster.transports[1]!.publish('once', new Uint8Array([1, 2, 3])));
-    await cluster.until(() => received.filter((list) => list.length > 0).length === 3, 'three deliveries');
-    await cluster.pass(300);
+    await cluster().run(cluster().transports[1]!.publish('once', new Uint8Array([1, 2, 3])));
+    await cluster().until(() => received.filter((list) => list.length > 0).length === 3, 'three deliveries');
+    await cluster().pass(300);
     assert.deepEqual(received, [['010203'], [], ['010203'], ['010203']]);
-    for (const index of [0, 2, 3]) assert.deepEqual(froms[index], [cluster.transports[1]!.self]);
+    for (const index of [0, 2, 3]) assert.deepEqual(froms[index], [cluster().transports[1]!.self]);
   });
 
   it('takes the same bytes published again as a new message', async () => {
     const { received } = await subscribeAll('again');
     for (let i = 0; i < 2; i++) {
-      await cluster.run(cluster.transports[0]!.publish('again', new Uint8Array([7])));
-      await cluster.until(() => received[2]!.length === i + 1, `delivery ${i + 1}`);
+      await cluster().run(cluster().transports[0]!.publish('again', new Uint8Array([7])));
+      await cluster().until(() => received[2]!.length === i + 1, `delivery ${i + 1}`);
     }
     assert.deepEqual(received[0], []);
   });
@@ -109,44 +99,50 @@ function testTopics(startCluster: StartCluster): void {
     const { received, stops } = await subscribeAll('left');
     const other = await subscribeAll('other');
     stops[3]!();
-    await cluster.pass(300);
-    await cluster.run(cluster.transports[0]!.publish('left', new Uint8Array([9])));
-    await cluster.until(() => received[1]!.length === 1 && received[2]!.length === 1, 'two deliveries');
-    await cluster.pass(300);
+    await cluster().pass(300);
+    await cluster().run(cluster().transports[0]!.publish('left', new Uint8Array([9])));
+    await cluster().until(() => received[1]!.length === 1 && received[2]!.length === 1, 'two deliveries');
+    await cluster().pass(300);
     assert.deepEqual(received[3], []);
     assert.deepEqual(other.received, [[], [], [], []]);
   });
 
   it('drops what is longer than the subscriber takes', async () => {
     const { received } = await subscribeAll('short', 10);
-    await cluster.run(cluster.transports[0]!.publish('short', new Uint8Array(11)));
-    await cluster.run(cluster.transports[0]!.publish('short', new Uint8Array(10)));
-    await cluster.until(() => received[1]!.length === 1, 'the short one');
+    await cluster().run(cluster().transports[0]!.publish('short', new Uint8Array(11)));
+    await cluster().run(cluster().transports[0]!.publish('short', new Uint8Array(10)));
+    await cluster().until(() => received[1]!.length === 1, 'the short one');
     assert.deepEqual(received[1], ['00'.repeat(10)]);
   });
 
   it('refuses to publish what no subscriber would take', async () => {
     await assert.rejects(
-      cluster.run(cluster.transports[0]!.publish('long', new Uint8Array(topicMessageBytesMax + 1))),
+      cluster().run(cluster().transports[0]!.publish('long', new Uint8Array(topicMessageBytesMax + 1))),
       RangeError,
     );
   });
 }
 
 function testRequests(startCluster: StartCluster): void {
-  let cluster: TransportCluster;
-  before(async () => {
-    cluster = await startCluster(2);
-  });
-  after(() => cluster.close());
+  const cluster = clusterOfSuite(startCluster, 2);
+  testAnswers(cluster);
+  testFailures(cluster);
+}
 
-  async function serve(served: Protocol, handler: Parameters<Transport['handle']>[1]) {
-    const stop = cluster.transports[1]!.handle(served, handler);
-    await cluster.pass(50);
+/** Two nodes: the first asks, the second serves. */
+function askingOf(cluster: () => TransportCluster) {
+  async function serve(served: Protocol, handler: RequestHandler) {
+    const stop = cluster().transports[1]!.handle(served, handler);
+    await cluster().pass(50);
     return stop;
   }
   const ask = (asked: Protocol, body: Uint8Array, signal?: AbortSignal) =>
-    cluster.transports[0]!.request(cluster.transports[1]!.self, asked, body, signal);
+    cluster().transports[0]!.request(cluster().transports[1]!.self, asked, body, signal);
+  return { serve, ask };
+}
+
+function testAnswers(cluster: () => TransportCluster): void {
+  const { serve, ask } = askingOf(cluster);
 
   it('answers, and tells the handler who asks', async () => {
     const asked = protocol();
@@ -155,16 +151,16 @@ function testRequests(startCluster: StartCluster): void {
       froms.push(from);
       return accept(request.toReversed());
     });
-    const outcome = await cluster.run(ask(asked, new Uint8Array([1, 2, 3])));
+    const outcome = await cluster().run(ask(asked, new Uint8Array([1, 2, 3])));
     assert.deepEqual(outcome, accept(new Uint8Array([3, 2, 1])));
-    assert.deepEqual(froms, [cluster.transports[0]!.self]);
+    assert.deepEqual(froms, [cluster().transports[0]!.self]);
   });
 
   it('carries empty bodies and bodies of 1 MiB, many at once and intact', async () => {
     const asked = protocol();
     await serve(asked, echo);
     const bodies = [0, 1, MiB, MiB + 17, 70_000, 5, MiB, 300].map((length, seed) => patterned(length, seed));
-    const outcomes = await cluster.run(Promise.all(bodies.map((body) => ask(asked, body))));
+    const outcomes = await cluster().run(Promise.all(bodies.map((body) => ask(asked, body))));
     for (const [index, outcome] of outcomes.entries()) {
       assert.ok(outcome.ok, `body ${index}: ${codeOf(outcome)}`);
       assert.equal(toHex(sha256(outcome.value)), toHex(sha256(bodies[index]!)));
@@ -177,25 +173,46 @@ function testRequests(startCluster: StartCluster): void {
       if (request.length > 0) throw new Error('a bug');
       return reject('no-such-blob', 'not here');
     });
-    assert.deepEqual(await cluster.run(ask(asked, new Uint8Array(0))), reject('no-such-blob', 'not here'));
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'failed');
+    assert.deepEqual(await cluster().run(ask(asked, new Uint8Array(0))), reject('no-such-blob', 'not here'));
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'failed');
   });
+
+  it('counts at least the bytes that travel', async () => {
+    const asked = protocol();
+    await serve(asked, echo);
+    const before = cluster().transports.map((transport) => transport.traffic());
+    const outcome = await cluster().run(ask(asked, patterned(MiB, 3)));
+    assert.equal(codeOf(outcome), 'ok');
+    for (const [index, transport] of cluster().transports.entries()) {
+      const { bytesSent, bytesReceived } = transport.traffic();
+      for (const moved of [
+        bytesSent - before[index]!.bytesSent,
+        bytesReceived - before[index]!.bytesReceived,
+      ]) {
+        assert.ok(moved >= MiB && moved < 1.01 * MiB, `${moved} bytes for a body of 1 MiB`);
+      }
+    }
+  });
+}
+
+function testFailures(cluster: () => TransportCluster): void {
+  const { serve, ask } = askingOf(cluster);
 
   it('says `unknown-protocol` where nobody answers, also after a handler has left', async () => {
     const asked = protocol();
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'unknown-protocol');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'unknown-protocol');
     const stop = await serve(asked, echo);
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'ok');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'ok');
     stop();
-    await cluster.pass(50);
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'unknown-protocol');
+    await cluster().pass(50);
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'unknown-protocol');
   });
 
   it('says `unreachable` for nodes that are not there, itself included', async () => {
-    const [first] = cluster.transports;
+    const [first] = cluster().transports;
     for (const peer of ['00'.repeat(32), first!.self]) {
       assert.equal(
-        codeOf(await cluster.run(first!.request(peer, protocol(), new Uint8Array(1)))),
+        codeOf(await cluster().run(first!.request(peer, protocol(), new Uint8Array(1)))),
         'unreachable',
       );
     }
@@ -210,14 +227,14 @@ function testRequests(startCluster: StartCluster): void {
       });
       return never();
     });
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'stalled');
-    await cluster.until(() => stopped, 'the handler’s signal');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'stalled');
+    await cluster().until(() => stopped, 'the handler’s signal');
   });
 
   it('says `timeout` when the whole takes too long', async () => {
     const asked = protocol({ timeoutMs: 200 });
     await serve(asked, never);
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))), 'timeout');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))), 'timeout');
   });
 
   it('says `aborted` when the caller gives up, tells the handler, and goes on with the next', async () => {
@@ -232,45 +249,18 @@ function testRequests(startCluster: StartCluster): void {
     });
     const controller = new AbortController();
     const outcome = ask(asked, new Uint8Array(1), controller.signal);
-    await cluster.pass(200);
+    await cluster().pass(200);
     controller.abort();
-    assert.equal(codeOf(await cluster.run(outcome)), 'aborted');
-    await cluster.until(() => stopped, 'the handler’s signal');
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(0)))), 'ok');
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(0), AbortSignal.abort()))), 'aborted');
-  });
-
-  it('counts at least the bytes that travel', async () => {
-    const asked = protocol();
-    await serve(asked, echo);
-    const before = cluster.transports.map((transport) => transport.traffic());
-    const outcome = await cluster.run(ask(asked, patterned(MiB, 3)));
-    assert.equal(codeOf(outcome), 'ok');
-    for (const [index, transport] of cluster.transports.entries()) {
-      const { bytesSent, bytesReceived } = transport.traffic();
-      for (const moved of [
-        bytesSent - before[index]!.bytesSent,
-        bytesReceived - before[index]!.bytesReceived,
-      ]) {
-        assert.ok(moved >= MiB && moved < 1.01 * MiB, `${moved} bytes for a body of 1 MiB`);
-      }
-    }
+    assert.equal(codeOf(await cluster().run(outcome)), 'aborted');
+    await cluster().until(() => stopped, 'the handler’s signal');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(0)))), 'ok');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(0), AbortSignal.abort()))), 'aborted');
   });
 }
 
 function testLimits(startCluster: StartCluster): void {
-  let cluster: TransportCluster;
-  before(async () => {
-    cluster = await startCluster(2);
-  });
-  after(() => cluster.close());
-
-  const ask = (asked: Protocol, body: Uint8Array) =>
-    cluster.transports[0]!.request(cluster.transports[1]!.self, asked, body);
-  async function serve(served: Protocol, handler: Parameters<Transport['handle']>[1]) {
-    cluster.transports[1]!.handle(served, handler);
-    await cluster.pass(50);
-  }
+  const cluster = clusterOfSuite(startCluster, 2);
+  const { serve, ask } = askingOf(cluster);
 
   it('does not send a request over the limit', async () => {
     const asked = protocol({ requestBytesMax: 100 });
@@ -279,8 +269,8 @@ function testLimits(startCluster: StartCluster): void {
       asks += 1;
       return accept(request);
     });
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(101)))), 'too-large');
-    assert.equal(codeOf(await cluster.run(ask(asked, new Uint8Array(100)))), 'ok');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(101)))), 'too-large');
+    assert.equal(codeOf(await cluster().run(ask(asked, new Uint8Array(100)))), 'ok');
     assert.equal(asks, 1);
   });
 
@@ -291,19 +281,19 @@ function testLimits(startCluster: StartCluster): void {
       asks += 1;
       return accept(request);
     });
-    const outcome = await cluster.run(ask({ ...served, requestBytesMax: 1000 }, new Uint8Array(101)));
+    const outcome = await cluster().run(ask({ ...served, requestBytesMax: 1000 }, new Uint8Array(101)));
     assert.notEqual(codeOf(outcome), 'ok');
     assert.equal(asks, 0);
-    assert.equal(codeOf(await cluster.run(ask(served, new Uint8Array(100)))), 'ok');
+    assert.equal(codeOf(await cluster().run(ask(served, new Uint8Array(100)))), 'ok');
   });
 
   it('neither sends nor takes an answer over the limit', async () => {
     const served = protocol({ responseBytesMax: 1000 });
     await serve(served, async () => accept(new Uint8Array(1001)));
-    assert.equal(codeOf(await cluster.run(ask(served, new Uint8Array(1)))), 'too-large');
+    assert.equal(codeOf(await cluster().run(ask(served, new Uint8Array(1)))), 'too-large');
     const larger = protocol({ responseBytesMax: 1000 });
     await serve(larger, async () => accept(new Uint8Array(1000)));
-    const outcome = await cluster.run(ask({ ...larger, responseBytesMax: 999 }, new Uint8Array(1)));
+    const outcome = await cluster().run(ask({ ...larger, responseBytesMax: 999 }, new Uint8Array(1)));
     assert.equal(codeOf(outcome), 'too-large');
   });
 
@@ -311,158 +301,18 @@ function testLimits(startCluster: StartCluster): void {
     const asked = protocol({ requestsPerMinuteMax: 5 });
     await serve(asked, echo);
     const codes: string[] = [];
-    for (let i = 0; i < 7; i++) codes.push(codeOf(await cluster.run(ask(asked, new Uint8Array(1)))));
+    for (let i = 0; i < 7; i++) codes.push(codeOf(await cluster().run(ask(asked, new Uint8Array(1)))));
     assert.deepEqual(codes, ['ok', 'ok', 'ok', 'ok', 'ok', 'refused', 'refused']);
   });
 
   it('refuses more requests at once than one peer may make', async () => {
     const asked = protocol({ idleTimeoutMs: 300 });
     await serve(asked, never);
-    const outcomes = await cluster.run(
+    const outcomes = await cluster().run(
       Promise.all(Array.from({ length: 70 }, () => ask(asked, new Uint8Array(1)))),
     );
     const codes = outcomes.map(codeOf);
     assert.equal(codes.filter((code) => code === 'refused').length, 6);
     assert.equal(codes.filter((code) => code === 'stalled').length, 64);
-  });
-}
-
-function testPeers(startCluster: StartCluster): void {
-  let cluster: TransportCluster;
-  before(async () => {
-    cluster = await startCluster(3, strictPolicy);
-  });
-  after(() => cluster.close());
-  const peersOf = (index: number) => cluster.transports[index]!.peers().length;
-  const isFull = () => [0, 1, 2].every((index) => peersOf(index) === 2);
-
-  it('knows the other nodes and not itself', () => {
-    const ids = cluster.transports.map((transport) => transport.self);
-    for (const transport of cluster.transports) {
-      assert.deepEqual([...transport.peers()].sort(), ids.filter((id) => id !== transport.self).sort());
-    }
-  });
-
-  it('measures the round trip to a peer, and knows none of others', async () => {
-    const [first, second] = cluster.transports;
-    const measured = () => first!.roundTripMs(second!.self);
-    await cluster.until(() => measured() !== undefined, 'a measurement');
-    assert.ok(measured()! >= 0 && measured()! < 2_000, String(measured()));
-    assert.equal(first!.roundTripMs(first!.self), undefined);
-    assert.equal(first!.roundTripMs('00'.repeat(32)), undefined);
-  });
-
-  it('ends requests to a node that dies, and finds it again when it is back', async () => {
-    const asked = protocol();
-    const changes: string[] = [];
-    const stopped = cluster.transports[2]!.self;
-    cluster.transports[0]!.onPeerChange((peer, connected) => {
-      if (peer === stopped) changes.push(connected ? 'connected' : 'left');
-    });
-    cluster.transports[2]!.handle(asked, never);
-    await cluster.pass(100);
-    const outcome = cluster.transports[0]!.request(stopped, asked, new Uint8Array(1));
-    await cluster.pass(200);
-    await cluster.stop(2);
-    assert.equal(codeOf(await cluster.run(outcome)), 'unreachable');
-    await cluster.until(() => peersOf(0) === 1 && peersOf(1) === 1, 'the others to notice');
-    assert.equal(
-      codeOf(await cluster.run(cluster.transports[0]!.request(stopped, asked, new Uint8Array(1)))),
-      'unreachable',
-    );
-    await cluster.restart(2);
-    cluster.transports[2]!.handle(asked, echo);
-    await cluster.until(isFull, 'everybody to be connected again');
-    await cluster.pass(100);
-    assert.equal(
-      codeOf(await cluster.run(cluster.transports[0]!.request(stopped, asked, new Uint8Array(1)))),
-      'ok',
-    );
-    assert.deepEqual(changes, ['left', 'connected']);
-  });
-
-  it('delivers to a node that came back', async () => {
-    const received: string[] = [];
-    cluster.transports[2]!.subscribe('back', 100, (_from, message) => {
-      received.push(toHex(message));
-    });
-    await cluster.pass(300);
-    await cluster.run(cluster.transports[1]!.publish('back', new Uint8Array([5])));
-    await cluster.until(() => received.length === 1, 'the delivery');
-    assert.deepEqual(received, ['05']);
-  });
-
-  it('disconnects and refuses a penalised peer, and takes it back after a while', async () => {
-    const [first, second] = cluster.transports;
-    first!.penalize(second!.self, 'bad-signature');
-    await cluster.until(() => peersOf(0) === 1 && peersOf(1) === 1, 'the two to part');
-    const outcome = await cluster.run(second!.request(first!.self, protocol(), new Uint8Array(1)));
-    assert.equal(codeOf(outcome), 'unreachable');
-    assert.equal(peersOf(2), 2);
-    await cluster.until(isFull, 'the two to meet again');
-  });
-
-  it('scores a peer whose message a subscriber calls invalid', async () => {
-    const [first, second] = cluster.transports;
-    first!.subscribe('judged', 100, () => false);
-    await cluster.pass(300);
-    await cluster.run(second!.publish('judged', new Uint8Array([1])));
-    await cluster.until(() => peersOf(0) === 1 && peersOf(1) === 1, 'the two to part');
-    await cluster.until(isFull, 'the two to meet again');
-  });
-
-  it('after closing asks nothing, says nothing, and is gone for the others', async () => {
-    const [first, second] = cluster.transports;
-    const asked = protocol();
-    second!.handle(asked, never);
-    await cluster.pass(100);
-    const outcome = first!.request(second!.self, asked, new Uint8Array(1));
-    await cluster.pass(100);
-    await cluster.run(first!.close());
-    await cluster.run(first!.close());
-    assert.equal(codeOf(await cluster.run(outcome)), 'aborted');
-    assert.equal(
-      codeOf(await cluster.run(first!.request(second!.self, asked, new Uint8Array(1)))),
-      'aborted',
-    );
-    await cluster.run(first!.publish('nothing', new Uint8Array(1)));
-    await cluster.until(() => peersOf(1) === 1 && peersOf(2) === 1, 'the others to notice');
-    assert.equal(peersOf(0), 0);
-  });
-}
-
-function testProviders(startCluster: StartCluster): void {
-  let cluster: TransportCluster;
-  before(async () => {
-    cluster = await startCluster(3, undefined, { directory: true });
-  });
-  after(() => cluster.close());
-  const find = (index: number, key: string, signal?: AbortSignal) =>
-    cluster.run(cluster.transports[index]!.findProviders(key, signal));
-  const idOf = (index: number) => cluster.transports[index]!.self;
-
-  it('finds who provides a key, and neither itself nor who provides another', async () => {
-    for (const index of [1, 2]) await cluster.run(cluster.transports[index]!.provide('both'));
-    await cluster.run(cluster.transports[2]!.provide('other'));
-    assert.deepEqual(await find(0, 'both'), [idOf(1), idOf(2)].sort());
-    assert.deepEqual(await find(1, 'both'), [idOf(2)]);
-    assert.deepEqual(await find(0, 'other'), [idOf(2)]);
-    assert.deepEqual(await find(2, 'other'), []);
-  });
-
-  it('finds nobody for what nobody provides, nor once the caller has given up', async () => {
-    assert.deepEqual(await find(0, 'nothing'), []);
-    assert.deepEqual(await find(0, 'both', AbortSignal.abort()), []);
-  });
-
-  it('does not find who is gone; one that is closed finds and provides nothing', async () => {
-    await cluster.stop(1);
-    await cluster.until(() => cluster.transports[0]!.peers().length === 1, 'the others to notice');
-    assert.deepEqual(await find(0, 'both'), [idOf(2)]);
-    const [first] = cluster.transports;
-    await cluster.run(first!.close());
-    await cluster.run(first!.provide('late'));
-    assert.deepEqual(await find(0, 'both'), []);
-    assert.deepEqual(await find(2, 'late'), []);
   });
 }
