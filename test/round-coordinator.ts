@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { DecidedBlock, ProposalContext } from '../src/consensus/types.ts';
-import { createBlobShelf, serveBlobs } from '../src/diloco/blob-exchange.ts';
+import { type BlobShelf, createBlobShelf, serveBlobs } from '../src/diloco/blob-exchange.ts';
 import type { Contribution } from '../src/diloco/replica.ts';
 import { createRoundCoordinator } from '../src/diloco/round.ts';
 import { drawRoundList, encodeRoundList } from '../src/diloco/round-list.ts';
@@ -35,11 +35,11 @@ export const block = (payload: Uint8Array): DecidedBlock => ({
   hash: new Uint8Array(32),
 });
 
-/** Node 0 coordinates; all `members` first nodes are members. */
 export const nobody: ReadonlyMap<string, number> = new Map();
 export const draw = (round: number, announcements: readonly Announcement[]) =>
   drawRoundList({ round, announcements, stages: 1, members: nobody });
 
+/** Node 0 coordinates; all `members` first nodes are members. */
 export function coordinatorOf(count = 4, members = count, staged: Partial<RoundOptions> = {}) {
   const network = createVirtualNetwork(count);
   const { keys, ids, transports } = network;
@@ -68,54 +68,62 @@ export function coordinatorOf(count = 4, members = count, staged: Partial<RoundO
     ...staged,
   });
   const { application } = coordinator;
-  /** As node `index` does it: on the shelf, then on the topic. */
-  const contribute = (index: number, one: Contribution = blobOf(index + 1), as = {}) => {
-    shelves[index]!.put(0, one.blobHash, one.blob);
-    return transports[index]!.publish(
-      contributionTopic,
-      encodeAnnouncement(announced(keys[index]!, one, as)),
-    );
-  };
-  /** The list of these nodes' contributions, whose blobs they have. */
-  const listOf = (indices: readonly number[], as: { round?: number; base?: string } = {}) => {
-    const { round = 0, base = testBase } = as;
-    const all = indices.map((index) => {
-      const one = blobOf(index + 1);
-      shelves[index]!.put(round, one.blobHash, one.blob);
-      return announced(keys[index]!, one, { round, base });
-    });
-    return encodeRoundList(draw(round, all));
-  };
-  const asked = async <T>(work: Promise<T>, ms = 60_000): Promise<T | 'waiting'> => {
-    let result: { value: T } | undefined;
-    void work.then((value) => (result = { value }));
-    await network.clock.run(network.clock.nowMs() + ms, () => result !== undefined);
-    return result ? result.value : 'waiting';
-  };
-  const validate = (payload: Uint8Array, undecided: readonly Uint8Array[] = []) =>
-    asked(application.validate(payload, context(undecided)));
-  const woken = () => {
-    const count = wakes;
-    wakes = 0;
-    return count > 0;
-  };
-  const here = () =>
-    coordinator
-      .contributions()
-      .map(({ nodeId }) => ids.indexOf(nodeId))
-      .sort();
+  const asked = askedOf(network);
   return {
     ...network,
     network,
     coordinator,
     application,
-    contribute,
-    listOf,
-    validate,
+    ...contributorsOf(network, shelves),
+    validate: (payload: Uint8Array, undecided: readonly Uint8Array[] = []) =>
+      asked(application.validate(payload, context(undecided))),
     asked,
-    woken,
-    here,
+    woken: () => {
+      const count = wakes;
+      wakes = 0;
+      return count > 0;
+    },
+    here: () =>
+      coordinator
+        .contributions()
+        .map(({ nodeId }) => ids.indexOf(nodeId))
+        .sort(),
     refused,
     shelves,
+  };
+}
+
+type Network = ReturnType<typeof createVirtualNetwork>;
+
+function askedOf({ clock }: Network) {
+  return async <T>(work: Promise<T>, ms = 60_000): Promise<T | 'waiting'> => {
+    let result: { value: T } | undefined;
+    void work.then((value) => (result = { value }));
+    await clock.run(clock.nowMs() + ms, () => result !== undefined);
+    return result ? result.value : 'waiting';
+  };
+}
+
+/** What the nodes give, one by one or in a list. */
+function contributorsOf({ keys, transports }: Network, shelves: readonly BlobShelf[]) {
+  return {
+    /** As node `index` does it: on the shelf, then on the topic. */
+    contribute: (index: number, one: Contribution = blobOf(index + 1), as = {}) => {
+      shelves[index]!.put(0, one.blobHash, one.blob);
+      return transports[index]!.publish(
+        contributionTopic,
+        encodeAnnouncement(announced(keys[index]!, one, as)),
+      );
+    },
+    /** The list of these nodes' contributions, whose blobs they have. */
+    listOf: (indices: readonly number[], as: { round?: number; base?: string } = {}) => {
+      const { round = 0, base = testBase } = as;
+      const all = indices.map((index) => {
+        const one = blobOf(index + 1);
+        shelves[index]!.put(round, one.blobHash, one.blob);
+        return announced(keys[index]!, one, { round, base });
+      });
+      return encodeRoundList(draw(round, all));
+    },
   };
 }
