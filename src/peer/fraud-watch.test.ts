@@ -117,6 +117,17 @@ test('a wrong batch convicts its Driver here, and by gossip everywhere; it knows
   for (const { published } of nodes) assert.equal(published.length, 1, 'each who judged tells it once');
 });
 
+test('a step that no round has is found out by everyone, without a look at the dataset', async () => {
+  const unread = { ...dataset, shard: () => Promise.reject(new Error('read')) };
+  const { net, nodes } = start({ 1: { share: 1e-9, dataset: unread } });
+  const content = contentHash(new Int32Array(1), new Int32Array(1));
+  const at = { ...place, step: training.innerSteps };
+  const claim = encodeClaim(makeClaim(network.networkId, { ...at, content }, net.keys[driver]!));
+  const labels = new Int32Array(1);
+  assert.equal(codeOf(await nodes[1]!.watch.check({ ...at, claim, labels })), 'wrong-batch');
+  assert.equal(nodes[1]!.watch.isConvicted(net.ids[driver]!), true);
+});
+
 test('wrong labels beside a right claim convict nobody', async () => {
   const { net, nodes, settle } = start();
   const { flipped, ...honest } = await microbatch(net);

@@ -17,6 +17,7 @@ import {
   encodeClaim,
   type FraudBook,
   fraudTopic,
+  isInPlan,
 } from '../pipeline/claim.ts';
 import type { TrainRequest } from '../pipeline/messages.ts';
 import { type Clock, sleep } from '../std/clock.ts';
@@ -121,7 +122,9 @@ export function watchFraud(options: FraudWatchOptions): FraudWatch {
       if (claim.round !== round || claim.step !== step || claim.index !== index) return reject('bad-claim');
       await ready;
       if (book.has(claim.nodeId)) return reject('convicted');
-      if (share < 1 && uniform(random) >= share) return accept(claim.nodeId);
+      // A step that no round has must not be taken: it would be part of what this node claims.
+      const isSampled = share === 1 || uniform(random) < share || !isInPlan(claim, watch.ground.plan);
+      if (!isSampled) return accept(claim.nodeId);
       const checked = await checkClaim(claim, watch.ground, labels);
       if (checked.ok) return accept(claim.nodeId);
       if (checked.code === 'wrong-batch') convict(watch, claim, true);

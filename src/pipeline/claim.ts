@@ -94,6 +94,12 @@ export function decodeClaim(networkId: Uint8Array, message: Uint8Array): Outcome
   return accept({ ...body, nodeId: nodeIdOf(publicKey), publicKey, signature });
 }
 
+/** Whether there is such a batch at all: what claims another is fraud, without the dataset too. */
+export function isInPlan({ round, step, index }: ClaimBody, { innerSteps, microbatches = 1 }: SamplingPlan) {
+  const isNumbered = Number.isSafeInteger((round + 1) * innerSteps * microbatches);
+  return step < innerSteps && index < microbatches && isNumbered;
+}
+
 /**
  * Recomputes the batch. `wrong-batch`: the claim names a batch that is not the Driver's, or another content; this is
  * fraud, provable to anyone. `wrong-labels`: the claim is right, and the labels that came with it are not the batch's;
@@ -106,11 +112,7 @@ export async function checkClaim(
 ): Promise<Outcome<void>> {
   const { nodeId, round, step, index, content } = claim;
   const microbatches = plan.microbatches ?? 1;
-  const isInPlan =
-    step < plan.innerSteps &&
-    index < microbatches &&
-    Number.isSafeInteger((round + 1) * plan.innerSteps * microbatches);
-  if (!isInPlan) return reject('wrong-batch', `no batch ${round}/${step}/${index} in the plan`);
+  if (!isInPlan(claim, plan)) return reject('wrong-batch', `no batch ${round}/${step}/${index} in the plan`);
   try {
     const batch = await batchOf({ dataset, nodeId, round, step, index, ...plan, microbatches });
     if (contentHash(batch.tokens, batch.labels) !== content)
