@@ -28,13 +28,13 @@ export interface ValidatorOptions {
   readonly store: Store;
   readonly ledger: LedgerStore;
   /** Every transaction that is final here, by id. */
-  readonly onFinal: (id: string) => void;
+  readonly onFinal?: (id: string) => void;
 }
 
 export interface Validator {
   readonly node: LedgerNode;
-  /** Sends a transfer, and says its id. */
-  pay(): string;
+  /** Sends a transfer, to the next member unless said, and says its id. */
+  pay(to?: string): string;
 }
 
 export function validatorNetwork(count: number): { network: NetworkManifest; keys: readonly KeyPair[] } {
@@ -68,12 +68,11 @@ export async function startValidator(options: ValidatorOptions): Promise<Validat
   if (!isVoter(node.state(), key.nodeId)) throw new Error('no validator');
   for (const { nodeId } of keys) await endow(node, nodeId, endowment);
   node.onBlock(({ block }) => {
-    for (const one of block.transactions) onFinal(toHex(transactionId(network.networkId, one)));
+    for (const one of block.transactions) onFinal?.(toHex(transactionId(network.networkId, one)));
   });
   return {
     node,
-    pay: () => {
-      const to = keys[(index + 1) % keys.length]!.nodeId;
+    pay: (to = keys[(index + 1) % keys.length]!.nodeId) => {
       const sent = node.send(transfer, { to, amount: 1n });
       if (!sent.ok) throw new Error(`${sent.code} ${sent.detail}`);
       return toHex(sent.value.id);
