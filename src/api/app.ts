@@ -5,15 +5,16 @@
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { LedgerPort } from '../ledger/port.ts';
+import type { ReceiptDocument } from '../peer/payments.ts';
 import type { TextGenerator } from '../peer/text-generator.ts';
 import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import { hasBearer } from './bearer.ts';
 import { readersMax, type Subscribe, streamEvents } from './event-stream.ts';
 import type { KeyAccounts } from './key-accounts.ts';
-import { createKeyRoutes } from './keys.ts';
 import { createLedgerRoutes } from './ledger.ts';
 import { metricsContentType, renderMetrics } from './metrics.ts';
+import { createKeyRoutes, createPaymentRoutes } from './money.ts';
 import { createOpenAiRoutes } from './openai/routes.ts';
 import type { NodeStatus } from './status.ts';
 
@@ -40,6 +41,8 @@ export interface ApiOptions {
   readonly text?: TextOptions;
   /** Without it `/api/ledger` is not there. */
   readonly ledger?: LedgerPort;
+  /** Of escrows, signed and held by this node; without it `/api/payments` is not there. */
+  readonly receipts?: () => readonly ReceiptDocument[];
 }
 
 const bodyBytesMax = 64 * 1024;
@@ -79,6 +82,7 @@ export function createApi(options: ApiOptions): Hono {
       readers -= 1;
     });
   });
+  if (options.receipts) app.route('/api/payments', createPaymentRoutes(options.receipts, options.token));
   if (text?.keys) app.route('/api/keys', createKeyRoutes(text.keys, options.token));
   if (options.ledger) app.route('/api/ledger', createLedgerRoutes(options.ledger));
   app.post('/api/stop', (context) => {

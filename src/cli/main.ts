@@ -3,6 +3,7 @@ import { register as registerBench } from './bench.ts';
 import { register as registerChat } from './chat.ts';
 import { register as registerDemo } from './demo.ts';
 import { register as registerDoctor } from './doctor.ts';
+import { register as registerApiKeys } from './gateway-keys.ts';
 import { register as registerGenerate } from './generate.ts';
 import { register as registerGenesis } from './genesis.ts';
 import { register as registerNetwork } from './network.ts';
@@ -23,6 +24,7 @@ await runMain([
   registerNode,
   registerNodeStatus,
   registerWallet,
+  registerApiKeys,
   registerGenesis,
   registerBench,
   registerDoctor,

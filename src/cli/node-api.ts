@@ -106,6 +106,7 @@ export async function serveApi({
     clock,
     text: { generator, random: systemRandom(), keys },
     ledger: peer.ledger,
+    receipts: () => peer.payments.receipts(),
   });
   const server = await startHttpServer({ fetch: app.fetch, host, port });
   stack.defer(() => server.close());

@@ -34,6 +34,8 @@ export interface PayeeOptions {
 export interface Payee {
   readonly meter: ServiceMeter;
   stats(): PayeeStats;
+  /** Of the newest receipt for that escrow. */
+  receipt(escrow: string): Amount | undefined;
   close(): Promise<void>;
 }
 
@@ -119,6 +121,7 @@ export async function createPayee(options: PayeeOptions): Promise<Payee> {
   return {
     meter: meterOf(state),
     stats: () => ({ ...state.counts, unclaimed: unclaimedOf(state) }),
+    receipt: (escrow) => state.held.get(escrow)?.receipt.amount,
     close: async () => {
       isClosed = true;
       stopHandling();

@@ -38,6 +38,8 @@ export interface PayerOptions {
 
 export interface Payer extends ServicePayer {
   stats(): PayerStats;
+  /** Of the newest receipt that this process signed for that escrow. */
+  receipt(escrow: string): Amount | undefined;
   close(): void;
 }
 
@@ -97,6 +99,8 @@ interface Payee {
 interface PayerState {
   readonly options: PayerOptions;
   readonly payees: Map<NodeId, Payee>;
+  /** By escrow, while it stands on the ledger. */
+  readonly signed: Map<string, Amount>;
   readonly counts: { positions: number; signed: Amount };
   readonly closing: AbortController;
   /** Woken by every block. */
@@ -108,6 +112,7 @@ export function createPayer(options: PayerOptions): Payer {
   const state: PayerState = {
     options,
     payees: new Map(),
+    signed: new Map(),
     counts: { positions: 0, signed: 0n },
     closing: new AbortController(),
     waiting: new Set(),
@@ -143,6 +148,7 @@ export function createPayer(options: PayerOptions): Payer {
         escrowed: own.reduce((sum, { amount, claimed }) => sum + amount - claimed, 0n),
       };
     },
+    receipt: (id) => state.signed.get(id),
     close: () => {
       state.closing.abort(new Error('closed'));
       stopBlocks();
@@ -218,13 +224,15 @@ async function pay(
     const open = await usableEscrow(state, payee, left, signal);
     if (!open.ok) return open;
     const { amount, signed } = open.value;
-    const part = amount - signed < left ? amount - signed : left;
+    const room = amount - signed;
+    const part = left > room ? room : left;
     open.value.signed += part;
     open.value.isAcknowledged = false;
     left -= part;
     // Signed is owed, whether the receipt arrives or not: the next one says it again.
     payee.due -= part * pricedPositions;
     state.counts.signed += part;
+    state.signed.set(open.value.id, open.value.signed);
     const sent = await sendReceipt(state, payee, open.value, signal);
     if (!sent.ok) return sent;
   }
@@ -329,8 +337,9 @@ function nextBlock({ options, waiting }: PayerState, limitMs: number, signal: Ab
 }
 
 /** What expired escrows still hold; those of an earlier process, too. */
-function takeBack({ options }: PayerState): void {
+function takeBack({ options, signed }: PayerState): void {
   const { escrows, ledger, clock, key } = options;
+  for (const id of signed.keys()) if (!escrows.get(id)) signed.delete(id);
   for (const [id, { payer, expiresMs }] of escrows.all())
     if (payer === key.nodeId && expiresMs < clock.nowMs()) ledger.send(refund, { escrow: id });
 }

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { compilingOnce } from '../../test/decode-network.ts';
-import { assertSameLedger, settle } from '../../test/ledger-group.ts';
+import { assertSameLedger } from '../../test/ledger-group.ts';
 import { createPaymentGroup, type PaymentGroup, type PaymentGroupOptions } from '../../test/payment-group.ts';
+import { settle } from '../../test/virtual-network.ts';
 import { chainOf, moneyInAll } from '../ledger/money.ts';
 import { type PaymentReceipt, signReceipt } from '../ledger/receipt.ts';
 import { claim } from '../ledger/transactions/claim.ts';
@@ -58,6 +59,17 @@ test('who serves is paid by claims on the ledger: 15, 70 and 15 in the hundred, 
     [positions, positions, positions],
   );
   assert.equal(nodes[1]!.payments.status().earned, String((BigInt(all) * 7n) / 10n));
+  for (const { key, payments } of nodes) {
+    const mine = payments.receipts();
+    const theirs = caller.payments.receipts().filter(({ other }) => other === key.nodeId);
+    assert.ok(
+      mine.length > 0 && mine.every(({ role, receipt, claimed }) => role === 'payee' && receipt === claimed),
+    );
+    assert.deepEqual(
+      theirs.map((one) => ({ ...one, role: 'payee', other: caller.key.nodeId })),
+      mine,
+    );
+  }
   // What was not used comes back when the escrows have expired.
   const escrowed = BigInt(status.escrowed);
   assert.ok(escrowed > 0n);

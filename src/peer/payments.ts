@@ -38,11 +38,26 @@ export interface PaymentStatus {
   readonly escrowed: string;
 }
 
+/** An escrow of this node's and how far it has been signed for. Amounts as above. */
+export interface ReceiptDocument {
+  readonly escrow: string;
+  readonly role: 'payer' | 'payee';
+  /** Node id of the other side. */
+  readonly other: string;
+  readonly amount: string;
+  readonly claimed: string;
+  /** What the newest receipt says is owed in all; null where this process knows none. */
+  readonly receipt: string | null;
+  readonly expiresMs: number;
+}
+
 export interface Payments {
   /** Undefined where serving is free. */
   readonly meter?: ServiceMeter;
   readonly payer?: ServicePayer;
   status(): PaymentStatus;
+  /** By escrow. */
+  receipts(): readonly ReceiptDocument[];
   close(): Promise<void>;
 }
 
@@ -89,6 +104,19 @@ export async function createPayments(options: PaymentsOptions): Promise<Payments
         escrowed: String(asked.escrowed),
       };
     },
+    receipts: () =>
+      [...escrows.all()]
+        .map(([id, row]): ReceiptDocument => {
+          const [role, other] =
+            row.payee === nodeId ? (['payee', row.payer] as const) : (['payer', row.payee] as const);
+          const receipt = role === 'payee' ? payee?.receipt(id) : payer?.receipt(id);
+          const { amount, claimed, expiresMs } = row;
+          return {
+            ...{ escrow: id, role, other, amount: String(amount), claimed: String(claimed) },
+            ...{ receipt: receipt === undefined ? null : String(receipt), expiresMs },
+          };
+        })
+        .sort((a, b) => (a.escrow < b.escrow ? -1 : 1)),
     close: async () => {
       payer?.close();
       await payee?.close();

@@ -1,11 +1,39 @@
-/** The routes under `/api/keys`: what each API key of this node has used, and its receipts. For who has the node's token. */
+/**
+ * What only who has the node's token may read of its money: what each API key has used and its receipts, and the receipts
+ * that the node has signed and holds.
+ */
 import { type Context, Hono } from 'hono';
+import type { ReceiptDocument } from '../peer/payments.ts';
 import { hasBearer } from './bearer.ts';
 import type { KeyAccounts } from './key-accounts.ts';
-import { LedgerApiError, limitOf, numberOf, onlyParameters } from './ledger-parameters.ts';
+import { keyOf, LedgerApiError, limitOf, numberOf, onlyParameters } from './ledger-parameters.ts';
 
 /** To be mounted at `/api/keys`. `token`: of the node. */
 export function createKeyRoutes(accounts: KeyAccounts, token: string): Hono {
+  const app = guarded(token);
+  app.get('/', (context) => {
+    onlyParameters(context);
+    return context.json({ keys: accounts.list() });
+  });
+  app.get('/:id/receipts', (context) => receiptPage(context, accounts));
+  return app;
+}
+
+/** To be mounted at `/api/payments`. `receipts`: by escrow. */
+export function createPaymentRoutes(receipts: () => readonly ReceiptDocument[], token: string): Hono {
+  const app = guarded(token);
+  app.get('/receipts', (context) => {
+    onlyParameters(context, 'after', 'limit');
+    const limit = limitOf(context);
+    const after = keyOf(context, 'after') ?? '';
+    const rest = receipts().filter(({ escrow }) => escrow > after);
+    const page = rest.slice(0, limit);
+    return context.json({ receipts: page, next: rest.length > limit ? page.at(-1)!.escrow : null });
+  });
+  return app;
+}
+
+function guarded(token: string): Hono {
   const app = new Hono();
   app.onError((error, context) => {
     const [status, code] =
@@ -20,11 +48,6 @@ export function createKeyRoutes(accounts: KeyAccounts, token: string): Hono {
       401,
     );
   });
-  app.get('/', (context) => {
-    onlyParameters(context);
-    return context.json({ keys: accounts.list() });
-  });
-  app.get('/:id/receipts', (context) => receiptPage(context, accounts));
   return app;
 }
 
