@@ -11,8 +11,7 @@ import { memoryLedgerStore } from '../../src/ledger/memory-store.ts';
 import { must } from '../../src/std/assert.ts';
 import { seededRandom } from '../../src/std/random.ts';
 import { memoryStore } from '../../src/std/store.ts';
-import { settle } from '../../test/ledger-group.ts';
-import { createVirtualNetwork } from '../../test/virtual-network.ts';
+import { createVirtualNetwork, settle } from '../../test/virtual-network.ts';
 import { startValidator, validatorNetwork } from './validator.ts';
 import type { FromValidator, ToValidator } from './validator-process.ts';
 
