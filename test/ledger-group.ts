@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { idealSignatures } from '../sim/ideal-signatures.ts';
 import type { Checkpoint } from '../src/consensus/checkpoint.ts';
 import type { Dataset } from '../src/genesis/dataset.ts';
+import type { KeyPair } from '../src/identity/keys.ts';
 import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import { newestRound } from '../src/ledger/rounds.ts';
 import type { Transport } from '../src/net/transport.ts';
@@ -16,7 +17,7 @@ import type { Outcome } from '../src/std/outcome.ts';
 import { memoryStore, type Store } from '../src/std/store.ts';
 import { roundList, tinyNetwork } from './ledger-nodes.ts';
 import { ledgerStoreBeside } from './ledger-stores.ts';
-import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
+import { createVirtualNetwork, settle, type VirtualNetwork } from './virtual-network.ts';
 
 export interface LedgerGroupNode {
   readonly ledger: LedgerNode;
@@ -55,6 +56,13 @@ export interface LedgerGroup {
 
 export const epochBlocks = 4;
 
+interface Grouped {
+  readonly net: VirtualNetwork;
+  readonly network: ReturnType<typeof tinyNetwork>;
+  readonly keys: readonly KeyPair[];
+  readonly signatures: ReturnType<typeof idealSignatures>;
+}
+
 /** The first `members` of the nodes vote. */
 export function createLedgerGroup(
   nodes: number,
@@ -65,88 +73,93 @@ export function createLedgerGroup(
   const net = createVirtualNetwork(0);
   const { keys } = createVirtualNetwork(nodes);
   const network = tinyNetwork(keys.slice(0, members), { epochBlocks, auditBlocks: 1, ...policy }, createdMs);
-  const signatures = idealSignatures(keys);
-  const group: LedgerGroup = {
+  const grouped: Grouped = { net, network, keys, signatures: idealSignatures(keys) };
+  const until: LedgerGroup['until'] = async (what, condition, limitMs = 120_000) => {
+    await net.clock.run(net.clock.nowMs() + limitMs, condition);
+    assert.ok(condition(), `not within ${limitMs} ms: ${what}`);
+  };
+  return {
     net,
     network,
-    async start(index, { store = memoryStore(), checkpoint, disguise = speaksTruly } = {}) {
-      const key = keys[index]!;
-      const transport = disguise(net.hub.join(key.nodeId));
-      const penalties: string[] = [];
-      const noted = (peer: string, code: string) => {
-        penalties.push(`${keys.findIndex(({ nodeId }) => nodeId === peer)} ${code}`);
-        transport.penalize(peer, code);
-      };
-      const lies = new Map<string, Lie>();
-      const handle: Transport['handle'] = (protocol, handler) =>
-        transport.handle(protocol, async (from, body, ...rest) => {
-          const answer = await handler(from, body, ...rest);
-          const lie = lies.get(protocol.id);
-          return answer.ok && lie ? lie(answer.value, body) : answer;
-        });
-      const events: NodeEvent[] = [];
-      const starting = createLedgerNode({
-        network,
-        key,
-        dataset: {} as Dataset,
-        transport: { ...transport, handle, penalize: noted },
-        clock: net.clock,
-        store,
-        ledger: ledgerStoreBeside(store),
-        rounds: {
-          propose: async () => roundList(network.networkId, (newestRound(ledger.state()) ?? -1) + 1, [key]),
-          validate: async () => true,
-          decided: () => {},
-          remind: () => {},
-        },
-        isFraud: () => false,
-        events: (event) => events.push(event),
-        signatures,
-        ...(checkpoint && { checkpoint }),
-      });
-      const ledger: LedgerNode = await settle(net, starting);
-      return {
-        ledger,
-        transport,
-        store,
-        events,
-        penalties,
-        lies,
-        warnings: () => events.flatMap((event) => (event.type === 'warning' ? [event.code] : [])),
-        crash: async () => {
-          net.hub.crash(key.nodeId);
-          await settle(net, ledger.close());
-          await settle(net, transport.close());
-        },
-      };
-    },
+    start: (index, options) => startNode(grouped, index, options),
     async decide(all, blocks) {
       for (let i = 0; i < blocks; i++) {
         const before = Math.max(...all.map(({ ledger }) => ledger.head().number));
         for (const { ledger } of all) ledger.consensus.wake();
-        await group.until(`block ${before + 1}`, () =>
-          all.every(({ ledger }) => ledger.head().number > before),
-        );
+        await until(`block ${before + 1}`, () => all.every(({ ledger }) => ledger.head().number > before));
       }
     },
-    async until(what, condition, limitMs = 120_000) {
-      await net.clock.run(net.clock.nowMs() + limitMs, condition);
-      assert.ok(condition(), `not within ${limitMs} ms: ${what}`);
-    },
+    until,
   };
-  return group;
 }
 
-export async function settle<T>(net: VirtualNetwork, work: Promise<T>, limitMs = 300_000): Promise<T> {
-  let result: { value: T } | { error: unknown } | undefined;
-  work.then(
-    (value) => (result = { value }),
-    (error) => (result = { error }),
-  );
-  await net.clock.run(net.clock.nowMs() + limitMs, () => result !== undefined);
-  assert.ok(result, 'still waiting');
-  if ('error' in result) throw result.error;
-  return result.value;
+async function startNode(
+  { net, network, keys, signatures }: Grouped,
+  index: number,
+  { store = memoryStore(), checkpoint, disguise = speaksTruly }: StartOptions = {},
+): Promise<LedgerGroupNode> {
+  const key = keys[index]!;
+  const transport = disguise(net.hub.join(key.nodeId));
+  const penalties: string[] = [];
+  const lies = new Map<string, Lie>();
+  const events: NodeEvent[] = [];
+  const starting = createLedgerNode({
+    network,
+    key,
+    dataset: {} as Dataset,
+    transport: lying(transport, lies, (peer, code) => {
+      penalties.push(`${keys.findIndex(({ nodeId }) => nodeId === peer)} ${code}`);
+    }),
+    clock: net.clock,
+    store,
+    ledger: ledgerStoreBeside(store),
+    rounds: {
+      propose: async () => roundList(network.networkId, (newestRound(ledger.state()) ?? -1) + 1, [key]),
+      validate: async () => true,
+      decided: () => {},
+      remind: () => {},
+    },
+    isFraud: () => false,
+    events: (event) => events.push(event),
+    signatures,
+    ...(checkpoint && { checkpoint }),
+  });
+  const ledger: LedgerNode = await settle(net, starting);
+  return {
+    ledger,
+    transport,
+    store,
+    events,
+    penalties,
+    lies,
+    warnings: () => events.flatMap((event) => (event.type === 'warning' ? [event.code] : [])),
+    crash: async () => {
+      net.hub.crash(key.nodeId);
+      await settle(net, ledger.close());
+      await settle(net, transport.close());
+    },
+  };
+}
+
+/** Answers with the lies once there are any, and tells whom it penalises. */
+function lying(
+  transport: Transport,
+  lies: ReadonlyMap<string, Lie>,
+  onPenalty: Transport['penalize'],
+): Transport {
+  return {
+    ...transport,
+    handle: (protocol, handler) =>
+      transport.handle(protocol, async (from, body, ...rest) => {
+        const answer = await handler(from, body, ...rest);
+        const lie = lies.get(protocol.id);
+        return answer.ok && lie ? lie(answer.value, body) : answer;
+      }),
+    penalize: (peer, code) => {
+      onPenalty(peer, code);
+      transport.penalize(peer, code);
+    },
+  };
 }
 
 /** Fails unless all stand after the same block in the same state. */

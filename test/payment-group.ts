@@ -13,8 +13,9 @@ import { concatBytes } from '../src/std/bytes.ts';
 import type { Engine } from '../src/tensor/engine.ts';
 import { testKeys } from './consensus-group.ts';
 import { createDecodeNetwork, type DecodeNetwork, decodeConfig } from './decode-network.ts';
-import { createLedgerGroup, type LedgerGroup, type LedgerGroupNode, settle } from './ledger-group.ts';
+import { createLedgerGroup, type LedgerGroup, type LedgerGroupNode } from './ledger-group.ts';
 import { endow } from './ledger-nodes.ts';
+import { settle } from './virtual-network.ts';
 
 export interface PayingNode extends LedgerGroupNode {
   readonly key: KeyPair;

@@ -8,6 +8,7 @@ import { createStageExecutors } from '../src/audit/executors.ts';
 import { createReExecutor } from '../src/audit/re-execute.ts';
 import type { StageReplica } from '../src/diloco/replica.ts';
 import type { Dataset } from '../src/genesis/dataset.ts';
+import type { KeyPair } from '../src/identity/keys.ts';
 import type { LedgerPolicy } from '../src/ledger/policy.ts';
 import type { Transport } from '../src/net/transport.ts';
 import type { Auditor } from '../src/peer/auditing.ts';
@@ -26,7 +27,7 @@ import { memoryStore, type Store } from '../src/std/store.ts';
 import { createInterpreter } from '../src/tensor/interpreter.ts';
 import { ledgerStoreBeside } from './ledger-stores.ts';
 import { tinyBatch, tinyConfig, tinyReplica, tinySettings } from './tiny-replica.ts';
-import { createVirtualNetwork, type VirtualNetwork } from './virtual-network.ts';
+import { createVirtualNetwork, settle, type VirtualNetwork } from './virtual-network.ts';
 
 type RoundEvent = NodeEvent & { type: 'round' };
 
@@ -68,10 +69,19 @@ export interface PeerGroup {
 }
 
 const innerSteps = 3;
+const settleMs = 60_000;
 /** Rows of three rounds. */
 const rowBytesMax = 64 * 1024 * 1024;
 /** Of the byte tokenizer that small datasets come with. */
 const datasetVocabulary = 260;
+
+interface Grouped {
+  readonly net: VirtualNetwork;
+  readonly network: NetworkManifest;
+  readonly keys: readonly KeyPair[];
+  readonly dataset: Dataset | undefined;
+  readonly started: Map<number, GroupPeer>;
+}
 
 /** `dataset`: where batches come from, as anybody can compute them; without it they are made up. */
 export function createPeerGroup(
@@ -83,10 +93,6 @@ export function createPeerGroup(
 ): PeerGroup {
   const net = createVirtualNetwork(0);
   const { keys } = createVirtualNetwork(nodes);
-  const ids = keys.map(({ nodeId }) => nodeId);
-  const { beta1, beta2, epsilon, weightDecay, clip } = tinySettings.inner;
-  const schedule = { peakLearningRate: 1e-2, warmupSteps: 0, totalSteps: 1000, floorRatio: 1 };
-  const { batch, sequence } = tinySettings;
   const document = createNetworkDocument(
     {
       name: 'group',
@@ -97,18 +103,7 @@ export function createPeerGroup(
         ...(policy.stages && { layers: policy.stages }),
       },
       dataset: '0'.repeat(64),
-      training: {
-        innerSteps,
-        batch,
-        sequence,
-        ...schedule,
-        beta1,
-        beta2,
-        epsilon,
-        weightDecay,
-        clip,
-        ...policy,
-      },
+      training: { ...groupTraining(), ...policy },
       outer: defaultOuter('int8', 'default'),
       ledger,
       members: keys.slice(0, members).map(({ publicKey }) => ({ publicKey, weight: 1 })),
@@ -116,113 +111,128 @@ export function createPeerGroup(
     keys[0]!,
   );
   const network = requireNetwork(document, 'group');
-  const started = new Map<number, GroupPeer>();
-
-  const settle = async <T>(work: Promise<T>, limitMs = 60_000): Promise<T> => {
-    let result: { value: T } | { error: unknown } | undefined;
-    work.then(
-      (value) => (result = { value }),
-      (error) => (result = { error }),
-    );
-    await net.clock.run(net.clock.nowMs() + limitMs, () => result !== undefined);
-    assert.ok(result, 'still waiting');
-    if ('error' in result) throw result.error;
-    return result.value;
-  };
-
+  const grouped: Grouped = { net, network, keys, dataset, started: new Map() };
   return {
     net,
-    ids,
-    settle,
-    async start(index, options = {}) {
-      const joined = net.hub.join(ids[index]!);
-      const transport = options.transport?.(joined) ?? joined;
-      const { intervalSteps } = network.ledger;
-      const stage = network.members.find(({ nodeId }) => nodeId === ids[index])?.stage ?? 0;
-      const settings = {
-        ...replicaSettings(network, stage),
-        ...(dataset && { recording: { intervalSteps } }),
-      };
-      const made = options.replica ?? (await tinyReplica(settings));
-      const real = options.disguise?.(made) ?? made;
-      const auditor = options.audits ? testAuditor(network, net.clock) : undefined;
-      const replica: StageReplica = {
-        ...real,
-        trainStep: async (...call) => {
-          await sleep(net.clock, options.stepMs ?? 1000);
-          return real.trainStep(...call);
-        },
-        backward: async (call) => {
-          await sleep(net.clock, options.stepMs ?? 1000);
-          return real.backward(call);
-        },
-      };
-      const events: NodeEvent[] = [];
-      const store = options.store ?? memoryStore();
-      const peer = await createPeer({
-        network,
-        key: keys[index]!,
-        dataset: dataset ?? ({} as Dataset),
-        transport,
-        clock: net.clock,
-        random: seededRandom(utf8(`peer ${index} of the group`)),
-        store,
-        ledger: ledgerStoreBeside(store),
-        replica,
-        ...(dataset && { rows: createMemoryRows(rowBytesMax) }),
-        events: (event) => events.push(event),
-        heldOutBatches: 0,
-        ...(auditor && { auditor }),
-        ...(options.roundsMax !== undefined && { roundsMax: options.roundsMax }),
-        steps: (made) => ({
-          ...(!dataset && {
-            batch: async (round, step) => tinyBatch((innerSteps * round + step) % 200, index),
-          }),
-          ...options.steps?.(made),
-        }),
-      });
-      const abort = new AbortController();
-      let ended: GroupPeer['ended'];
-      const training = train(peer, abort.signal).then(
-        () => (ended = {}),
-        (error) => (ended = { error }),
-      );
-      const end = async () => {
-        abort.abort(new Error('stopped'));
-        await settle(training);
-        await peer.close();
-        await transport.close();
-        started.delete(index);
-      };
-      const one: GroupPeer = {
-        peer,
-        replica,
-        transport,
-        events,
-        rounds: () => events.filter((event): event is RoundEvent => event.type === 'round'),
-        stop: end,
-        crash: async () => {
-          net.hub.crash(ids[index]!);
-          await end();
-        },
-        get ended() {
-          return ended;
-        },
-      };
-      started.set(index, one);
-      return one;
-    },
+    ids: keys.map(({ nodeId }) => nodeId),
+    settle: (work, limitMs = settleMs) => settle(net, work, limitMs),
+    start: (index, options) => startPeer(grouped, index, options),
     async until(what, condition, limitMs = 300_000) {
       await net.clock.run(net.clock.nowMs() + limitMs, condition);
-      if (condition()) return;
-      const last = [...started].map(([index, { events, peer, ended }]) => {
-        const status = JSON.stringify({
-          ...peer.ledger.consensus.status(),
-          ended: String(ended?.error ?? ''),
-        });
-        return `${index} at ${peer.position.round}: ${JSON.stringify(events.slice(-3))} ${status}`;
-      });
-      assert.fail(`not within ${limitMs} ms: ${what}\n${last.join('\n')}`);
+      if (!condition()) assert.fail(`not within ${limitMs} ms: ${what}\n${whatAllDidLast(grouped)}`);
+    },
+  };
+}
+
+function groupTraining() {
+  const { batch, sequence, inner } = tinySettings;
+  const { beta1, beta2, epsilon, weightDecay, clip } = inner;
+  const schedule = { peakLearningRate: 1e-2, warmupSteps: 0, totalSteps: 1000, floorRatio: 1 };
+  return { innerSteps, batch, sequence, ...schedule, beta1, beta2, epsilon, weightDecay, clip };
+}
+
+function whatAllDidLast({ started }: Grouped): string {
+  return [...started]
+    .map(([index, { events, peer, ended }]) => {
+      const status = { ...peer.ledger.consensus.status(), ended: String(ended?.error ?? '') };
+      return `${index} at ${peer.position.round}: ${JSON.stringify(events.slice(-3))} ${JSON.stringify(status)}`;
+    })
+    .join('\n');
+}
+
+async function startPeer(grouped: Grouped, index: number, options: StartOptions = {}): Promise<GroupPeer> {
+  const { net, network, keys, dataset } = grouped;
+  const key = keys[index]!;
+  const joined = net.hub.join(key.nodeId);
+  const transport = options.transport?.(joined) ?? joined;
+  const auditor = options.audits ? testAuditor(network, net.clock) : undefined;
+  const replica = await replicaOf(grouped, index, options);
+  const events: NodeEvent[] = [];
+  const store = options.store ?? memoryStore();
+  const peer = await createPeer({
+    network,
+    key,
+    dataset: dataset ?? ({} as Dataset),
+    transport,
+    clock: net.clock,
+    random: seededRandom(utf8(`peer ${index} of the group`)),
+    store,
+    ledger: ledgerStoreBeside(store),
+    replica,
+    ...(dataset && { rows: createMemoryRows(rowBytesMax) }),
+    events: (event) => events.push(event),
+    heldOutBatches: 0,
+    ...(auditor && { auditor }),
+    ...(options.roundsMax !== undefined && { roundsMax: options.roundsMax }),
+    steps: (made) => ({
+      ...(!dataset && {
+        batch: async (round, step) => tinyBatch((innerSteps * round + step) % 200, index),
+      }),
+      ...options.steps?.(made),
+    }),
+  });
+  const training = trainUntilStopped(peer);
+  const stop = async () => {
+    await settle(net, training.stop(), settleMs);
+    await peer.close();
+    await transport.close();
+    grouped.started.delete(index);
+  };
+  const one: GroupPeer = {
+    peer,
+    replica,
+    transport,
+    events,
+    rounds: () => events.filter((event): event is RoundEvent => event.type === 'round'),
+    stop,
+    crash: async () => {
+      net.hub.crash(key.nodeId);
+      await stop();
+    },
+    get ended() {
+      return training.ended();
+    },
+  };
+  grouped.started.set(index, one);
+  return one;
+}
+
+/** A step takes its time, whoever computes it. */
+async function replicaOf(
+  { net, network, keys, dataset }: Grouped,
+  index: number,
+  { replica, disguise, stepMs = 1000 }: StartOptions,
+): Promise<StageReplica> {
+  const stage = network.members.find(({ nodeId }) => nodeId === keys[index]!.nodeId)?.stage ?? 0;
+  const { intervalSteps } = network.ledger;
+  const recording = dataset && { recording: { intervalSteps } };
+  const made = replica ?? (await tinyReplica({ ...replicaSettings(network, stage), ...recording }));
+  const real = disguise?.(made) ?? made;
+  return {
+    ...real,
+    trainStep: async (...call) => {
+      await sleep(net.clock, stepMs);
+      return real.trainStep(...call);
+    },
+    backward: async (call) => {
+      await sleep(net.clock, stepMs);
+      return real.backward(call);
+    },
+  };
+}
+
+function trainUntilStopped(peer: Peer) {
+  const abort = new AbortController();
+  let ended: GroupPeer['ended'];
+  const training = train(peer, abort.signal).then(
+    () => void (ended = {}),
+    (error) => void (ended = { error }),
+  );
+  return {
+    ended: () => ended,
+    stop: () => {
+      abort.abort(new Error('stopped'));
+      return training;
     },
   };
 }

@@ -1,4 +1,5 @@
 /** Nodes joined by the in-memory hub in virtual time, with blobs small enough to make by hand: for protocol tests. */
+import assert from 'node:assert/strict';
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
 import { type BlobShape, checkBlob, createBlob, headerBytes } from '../src/diloco/compression/blob.ts';
 import type { Contribution, StageReplica } from '../src/diloco/replica.ts';
@@ -48,6 +49,23 @@ export function createVirtualNetwork(count: number): VirtualNetwork {
     run: (ms) => clock.run(clock.nowMs() + ms),
   };
   return network;
+}
+
+/** The work's result, or what it throws; fails when it has not ended by then. */
+export async function settle<T>(
+  { clock }: Pick<VirtualNetwork, 'clock'>,
+  work: Promise<T>,
+  limitMs = 300_000,
+): Promise<T> {
+  let result: { value: T } | { error: unknown } | undefined;
+  work.then(
+    (value) => (result = { value }),
+    (error) => (result = { error }),
+  );
+  await clock.run(clock.nowMs() + limitMs, () => result !== undefined);
+  assert.ok(result, 'still waiting');
+  if ('error' in result) throw result.error;
+  return result.value;
 }
 
 /** The f32 blob of a vector of `value`, whatever it is: a hostile node's encoder refuses nothing. */

@@ -7,9 +7,9 @@ import {
   epochBlocks,
   type LedgerGroup,
   type LedgerGroupNode,
-  settle,
 } from '../../test/ledger-group.ts';
 import { ledgerStoreBeside } from '../../test/ledger-stores.ts';
+import { settle } from '../../test/virtual-network.ts';
 import { checkpointOf } from '../consensus/checkpoint.ts';
 import type { EpochStart } from '../consensus/epoch-types.ts';
 import { decodeRun, encodeRun } from '../consensus/epoch-wire.ts';
