@@ -18,10 +18,10 @@ import { utf8 } from '../src/std/bytes.ts';
 import { sha256 } from '../src/std/hash.ts';
 import type { Outcome } from '../src/std/outcome.ts';
 
-/** The same key for the same name, in every run. */
 /** Every key made here, by node id: whoever comes to vote can propose. */
 const keysMade = new Map<string, KeyPair>();
 
+/** The same key for the same name, in every run. */
 export function namedKey(name: string): KeyPair {
   const key = keyPairFrom(sha256(utf8(`key of ${name}`)));
   keysMade.set(key.nodeId, key);
@@ -94,39 +94,14 @@ export function ledgerWorld(
     constants,
   );
   let nonce = 0;
-  const turn = (speaks: Speaks = () => true): KeyPair => {
-    const able = chainOf(state).voters.flatMap(([nodeId]) => (speaks(nodeId) && keysMade.get(nodeId)) || []);
-    return able[chainOf(state).number % able.length]!;
-  };
   const world: LedgerWorld = {
     constants,
     state,
     founders,
-    context: () => {
-      const { number, timeMs } = chainOf(state);
-      return {
-        constants,
-        number: number + 1,
-        timeMs: Math.max(timeMs, worldStartMs) + 1_000,
-        proposer: turn().nodeId,
-      };
-    },
+    context: () => nextContext(state, constants),
     sign: (rule, body, key) => signTransaction(constants.networkId, rule, { body, nonce: ++nonce }, key),
-    block: (transactions, afterMs = 1_000, speaks) => {
-      const chain = chainOf(state);
-      const proposer = turn(speaks);
-      const beacon = beacons.get(proposer.nodeId) ?? ownBeacon(proposer.secretKey, constants.networkId);
-      beacons.set(proposer.nodeId, beacon);
-      return {
-        number: chain.number + 1,
-        parentHash: chain.hash,
-        parentStateRoot: state.root(),
-        timeMs: Math.max(chain.timeMs, worldStartMs) + afterMs,
-        proposer: proposer.nodeId,
-        ...beacon.next(state.get('member', proposer.nodeId)!, chain.number + 1)!,
-        transactions,
-      };
-    },
+    block: (transactions, afterMs = 1_000, speaks) =>
+      nextBlock(state, constants, { transactions, afterMs, proposer: proposerOf(state, speaks) }),
     take: (block) => {
       const applied = apply(state, block, constants, verify);
       if (applied.ok) commit(state, applied.value.changes);
@@ -139,13 +114,57 @@ export function ledgerWorld(
     },
     endow: (nodeId, amount) => endowState(state, nodeId, amount),
     balance: (nodeId) => accountOf(state, nodeId).balance,
-    checkSupply: () => {
-      const { minted, burned, bonded } = chainOf(state);
-      assert.equal(moneyInAll(state), minted - burned);
-      const registered = state.keys('member').filter((key) => state.get('member', key)!.registered);
-      const stakes = registered.reduce((sum, key) => sum + accountOf(state, key).stake, 0n);
-      assert.equal(bonded, stakes);
-    },
+    checkSupply: () => checkSupply(state),
   };
   return world;
+}
+
+/** Whose turn it is of the voters whose keys are known here and who speak. */
+function proposerOf(state: LedgerState, speaks: Speaks = () => true): KeyPair {
+  const { voters, number } = chainOf(state);
+  const able = voters.flatMap(([nodeId]) => (speaks(nodeId) && keysMade.get(nodeId)) || []);
+  return able[number % able.length]!;
+}
+
+function nextContext(state: LedgerState, constants: LedgerConstants): BlockContext {
+  const { number, timeMs } = chainOf(state);
+  return {
+    constants,
+    number: number + 1,
+    timeMs: Math.max(timeMs, worldStartMs) + 1_000,
+    proposer: proposerOf(state).nodeId,
+  };
+}
+
+interface Proposed {
+  readonly transactions: readonly Transaction[];
+  readonly afterMs: number;
+  readonly proposer: KeyPair;
+}
+
+function nextBlock(
+  state: LedgerState,
+  { networkId }: LedgerConstants,
+  { transactions, afterMs, proposer }: Proposed,
+): LedgerBlock {
+  const { number, hash, timeMs } = chainOf(state);
+  const beacon = beacons.get(proposer.nodeId) ?? ownBeacon(proposer.secretKey, networkId);
+  beacons.set(proposer.nodeId, beacon);
+  return {
+    number: number + 1,
+    parentHash: hash,
+    parentStateRoot: state.root(),
+    timeMs: Math.max(timeMs, worldStartMs) + afterMs,
+    proposer: proposer.nodeId,
+    ...beacon.next(state.get('member', proposer.nodeId)!, number + 1)!,
+    transactions,
+  };
+}
+
+function checkSupply(state: LedgerState): void {
+  const { minted, burned, bonded } = chainOf(state);
+  assert.equal(moneyInAll(state), minted - burned);
+  const registered = state.keys('member').filter((key) => state.get('member', key)!.registered);
+  const stakes = registered.reduce((sum, key) => sum + accountOf(state, key).stake, 0n);
+  assert.equal(bonded, stakes);
 }
