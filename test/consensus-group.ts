@@ -2,7 +2,6 @@
  * A group of consensus replicas joined by a perfect wire in virtual time, with everything they said on record. For the
  * unit tests of consensus; faults of the network belong to `sim/`.
  */
-
 import { idealSignatures } from '../sim/ideal-signatures.ts';
 import { createVirtualClock, type VirtualClock } from '../sim/virtual-clock.ts';
 import { defaultLimits } from '../src/consensus/limits.ts';
@@ -68,77 +67,93 @@ export function membersOf(keys: readonly KeyPair[], weights?: readonly number[])
   return keys.map(({ nodeId, publicKey }, i) => ({ nodeId, publicKey, weight: weights?.[i] ?? 1 }));
 }
 
+interface Grouped {
+  readonly group: Group;
+  readonly signatures: Pick<ConsensusOptions, 'signatures'>;
+  /** By node: what it keeps over its lives, and how many it has had. */
+  readonly stores: Map<number, Store>;
+  readonly lives: Map<number, number>;
+}
+
 /** Signatures are ideal, and fast, unless a test is about the real ones. */
 export function createGroup(count: number, observers = 0, scheme: 'ideal' | 'secp256k1' = 'ideal'): Group {
   const clock = createVirtualClock();
   const keys = testKeys(count + observers);
-  const members = membersOf(keys.slice(0, count));
-  const stores = new Map<number, Store>();
-  const lives = new Map<number, number>();
-  const signatures = scheme === 'ideal' ? { signatures: idealSignatures(keys) } : {};
-
-  const deliver = (from: number, bytes: Uint8Array) => {
-    const decoded = decodeMessage(bytes, testNetwork, defaultLimits);
-    if (!decoded.ok) throw new Error(`a replica sent what cannot be read: ${decoded.code}`);
-    group.said.push({ member: from, bytes, ...decoded.value });
-    for (const [to] of group.nodes) {
-      if (to === from || !group.reaches(from, to, decoded.value.message)) continue;
-      clock.setTimer(1, () => group.nodes.get(to)?.replica.receive(`${from}`, bytes));
-    }
-  };
-
   const group: Group = {
     clock,
     keys,
-    members,
+    members: membersOf(keys.slice(0, count)),
     networkId: testNetwork,
     nodes: new Map(),
     said: [],
     reaches: () => true,
-    async open(index, options = {}) {
-      const life = (lives.get(index) ?? 0) + 1;
-      lives.set(index, life);
-      const store = stores.get(index) ?? memoryStore();
-      stores.set(index, store);
-      const node: GroupNode = { replica: undefined!, delivered: [], blocks: [], failures: [], behind: [] };
-      const { application, ...rest } = options;
-      node.replica = await createConsensusReplica({
-        networkId: testNetwork,
-        members,
-        key: keys[index]!,
-        clock,
-        store,
-        ...signatures,
-        broadcast: (bytes) => {
-          if (lives.get(index) === life) deliver(index, bytes);
-        },
-        application: {
-          propose: async ({ height, undecided }) =>
-            undecided.length > 0 ? undefined : utf8(`height ${height} by ${index}`),
-          validate: async () => true,
-          decided(decided) {
-            node.blocks.push(decided);
-            node.delivered.push(new TextDecoder().decode(decided.block.payload));
-          },
-          failed: (error) => node.failures.push(error),
-          behind: (height) => node.behind.push(height),
-          ...application,
-        },
-        ...rest,
-      });
-      group.nodes.set(index, node);
-      return node;
-    },
-    async kill(index) {
-      lives.set(index, (lives.get(index) ?? 0) + 1);
-      const node = group.nodes.get(index);
-      group.nodes.delete(index);
-      await node?.replica.stop();
-    },
+    open: (index, options) => openNode(grouped, index, options),
+    kill: (index) => killNode(grouped, index),
     wakeAll: () => {
       for (const { replica } of group.nodes.values()) replica.wake();
     },
     run: (ms) => clock.run(clock.nowMs() + ms),
   };
+  const signatures = scheme === 'ideal' ? { signatures: idealSignatures(keys) } : {};
+  const grouped: Grouped = { group, signatures, stores: new Map(), lives: new Map() };
   return group;
+}
+
+async function openNode(
+  { group, signatures, stores, lives }: Grouped,
+  index: number,
+  { application, ...options }: NodeOptions = {},
+): Promise<GroupNode> {
+  const life = (lives.get(index) ?? 0) + 1;
+  lives.set(index, life);
+  const store = stores.get(index) ?? memoryStore();
+  stores.set(index, store);
+  const node: GroupNode = { replica: undefined!, delivered: [], blocks: [], failures: [], behind: [] };
+  node.replica = await createConsensusReplica({
+    networkId: testNetwork,
+    members: group.members,
+    key: group.keys[index]!,
+    clock: group.clock,
+    store,
+    ...signatures,
+    broadcast: (bytes) => {
+      if (lives.get(index) === life) deliver(group, index, bytes);
+    },
+    application: { ...recordingApplication(node, index), ...application },
+    ...options,
+  });
+  group.nodes.set(index, node);
+  return node;
+}
+
+async function killNode({ group, lives }: Grouped, index: number): Promise<void> {
+  lives.set(index, (lives.get(index) ?? 0) + 1);
+  const node = group.nodes.get(index);
+  group.nodes.delete(index);
+  await node?.replica.stop();
+}
+
+function deliver(group: Group, from: number, bytes: Uint8Array): void {
+  const decoded = decodeMessage(bytes, testNetwork, defaultLimits);
+  if (!decoded.ok) throw new Error(`a replica sent what cannot be read: ${decoded.code}`);
+  group.said.push({ member: from, bytes, ...decoded.value });
+  for (const [to] of group.nodes) {
+    if (to === from || !group.reaches(from, to, decoded.value.message)) continue;
+    group.clock.setTimer(1, () => group.nodes.get(to)?.replica.receive(`${from}`, bytes));
+  }
+}
+
+/** Proposes one payload for each height, and takes every other. */
+function recordingApplication(node: GroupNode, index: number): Application {
+  return {
+    propose: async ({ height, undecided }) =>
+      undecided.length > 0 ? undefined : utf8(`height ${height} by ${index}`),
+    validate: async () => true,
+    decided(decided) {
+      node.blocks.push(decided);
+      node.delivered.push(new TextDecoder().decode(decided.block.payload));
+    },
+    failed: (error) => node.failures.push(error),
+    behind: (height) => node.behind.push(height),
+  };
 }
