@@ -34,6 +34,24 @@ export interface DilocoChecker {
   lastListed(nodeId: string): number;
 }
 
+interface Watched {
+  readonly network: Pick<NetworkManifest, 'networkId' | 'training'>;
+  readonly honest: ReadonlySet<string>;
+  readonly stageOf: (node: number) => number;
+  /** Hashes by number, and of each round's list the number of its block. */
+  readonly blocks: Map<number, HashHex>;
+  readonly blockOf: Map<number, number>;
+  readonly lists: Map<number, RoundList>;
+  /** By `node id round`. */
+  readonly contributions: Map<string, Set<HashHex>>;
+  readonly authors: Map<HashHex, string>;
+  /** By stage and round. */
+  readonly closed: readonly Map<number, { readonly request: RoundRequest; readonly name: string }>[];
+  readonly states: readonly Map<number, HashHex>[];
+  /** By node id, the newest round whose list names it. */
+  readonly listed: Map<string, number>;
+}
+
 /** `honest`: node ids; elsewhere a node is its index, and what it says is of the stage that it holds. */
 export function createDilocoChecker(
   network: Pick<NetworkManifest, 'networkId' | 'training'>,
@@ -42,88 +60,96 @@ export function createDilocoChecker(
 ): DilocoChecker {
   const { stages } = network.training;
   const ofStages = <T>() => Array.from({ length: stages }, () => new Map<number, T>());
-  const blocks = new Map<number, HashHex>();
-  const blockOf = new Map<number, number>();
-  const contributions = new Map<string, Set<HashHex>>();
-  const authors = new Map<HashHex, string>();
-  const lists = new Map<number, RoundList>();
-  const closed = ofStages<{ request: RoundRequest; name: string }>();
-  const states = ofStages<HashHex>();
-  const listed = new Map<string, number>();
-
-  const stands = (node: number, round: number, stateHash: HashHex) => {
-    const stage = stageOf(node);
-    const known = states[stage]!.get(round) ?? stateHash;
-    states[stage]!.set(round, known);
-    holds(known === stateHash, 'agreement', () => {
-      return `node ${node} stands at round ${round} of stage ${stage} in state ${stateHash.slice(0, 8)}, another in ${known.slice(0, 8)}`;
-    });
+  const w: Watched = {
+    network,
+    honest,
+    stageOf,
+    blocks: new Map(),
+    blockOf: new Map(),
+    lists: new Map(),
+    contributions: new Map(),
+    authors: new Map(),
+    closed: ofStages(),
+    states: ofStages(),
+    listed: new Map(),
   };
-
   return {
-    applies(node, { block, hash }) {
-      const name = toHex(hash);
-      const known = blocks.get(block.number);
-      holds(known === undefined || known === name, 'agreement', () => {
-        return `node ${node} applies ${name.slice(0, 8)} as block ${block.number}, another ${known?.slice(0, 8)}`;
-      });
-      if (known) return;
-      blocks.set(block.number, name);
-      const payload = listOf(block);
-      if (!payload) return;
-      const list = decodeRoundList(network.networkId, payload);
-      holds(list.ok, 'validity', () => `block ${block.number} decides no round list`);
-      const { round } = list.value;
-      lists.set(round, list.value);
-      const other = blockOf.get(round);
-      holds(other === undefined, 'one-decision-a-round', () => {
-        return `round ${round} is decided in blocks ${other} and ${block.number}`;
-      });
-      blockOf.set(round, block.number);
-    },
+    applies: (node, taken) => applies(w, node, taken),
     made(nodeId, round, blobHash) {
       const key = `${nodeId} ${round}`;
-      authors.set(blobHash, nodeId);
-      contributions.set(key, (contributions.get(key) ?? new Set()).add(blobHash));
+      w.authors.set(blobHash, nodeId);
+      w.contributions.set(key, (w.contributions.get(key) ?? new Set()).add(blobHash));
     },
-    authorOf: (blobHash) => authors.get(blobHash),
-    closing(node, request) {
-      const { round } = request;
-      const entries = request.contributions.map(({ nodeId, batches, blob }) => {
-        return { nodeId, batches, blobHash: sha256Hex(blob) };
-      });
-      const name = JSON.stringify(entries);
-      const stage = stageOf(node);
-      const known = closed[stage]!.get(round);
-      holds(known === undefined || known.name === name, 'agreement', () => {
-        return `node ${node} closes round ${round} with ${name}, another with ${known?.name}`;
-      });
-      if (known) return;
-      closed[stage]!.set(round, { request, name });
-      const list = lists.get(round);
-      if (list) sameShare(list, stage, entries);
-      const nodes = new Set(entries.map(({ nodeId }) => nodeId));
-      holds(nodes.size === entries.length, 'counted-once', () => `a node twice in round ${round}: ${name}`);
-      for (const { nodeId, blobHash } of entries) {
-        listed.set(nodeId, Math.max(round, listed.get(nodeId) ?? -1));
-        if (!honest.has(nodeId)) continue;
-        holds(contributions.get(`${nodeId} ${round}`)?.has(blobHash) === true, 'counted-once', () => {
-          return `round ${round} counts a blob of ${nodeId.slice(0, 8)} that it did not make for it`;
-        });
-      }
-    },
-    stands,
+    authorOf: (blobHash) => w.authors.get(blobHash),
+    closing: (node, request) => closing(w, node, request),
+    stands: (node, round, stateHash) => stands(w, node, round, stateHash),
     installed(node, round, stateHash) {
-      holds(states[stageOf(node)]!.has(round), 'agreement', () => {
+      holds(w.states[stageOf(node)]!.has(round), 'agreement', () => {
         return `node ${node} takes a state of round ${round} in which no honest node ever stood`;
       });
-      stands(node, round, stateHash);
+      stands(w, node, round, stateHash);
     },
-    closed: (stage) => new Map([...closed[stage]!].map(([round, { request }]) => [round, request])),
-    states: (stage) => states[stage]!,
-    newestRound: () => Math.max(...states.flatMap((ofStage) => [...ofStage.keys()])),
-    lastListed: (nodeId) => listed.get(nodeId) ?? -1,
+    closed: (stage) => new Map([...w.closed[stage]!].map(([round, { request }]) => [round, request])),
+    states: (stage) => w.states[stage]!,
+    newestRound: () => Math.max(...w.states.flatMap((ofStage) => [...ofStage.keys()])),
+    lastListed: (nodeId) => w.listed.get(nodeId) ?? -1,
   };
+}
+
+function applies(w: Watched, node: number, { block, hash }: TakenBlock): void {
+  const name = toHex(hash);
+  const known = w.blocks.get(block.number);
+  holds(known === undefined || known === name, 'agreement', () => {
+    return `node ${node} applies ${name.slice(0, 8)} as block ${block.number}, another ${known?.slice(0, 8)}`;
+  });
+  if (known) return;
+  w.blocks.set(block.number, name);
+  const payload = listOf(block);
+  if (!payload) return;
+  const list = decodeRoundList(w.network.networkId, payload);
+  holds(list.ok, 'validity', () => `block ${block.number} decides no round list`);
+  const { round } = list.value;
+  w.lists.set(round, list.value);
+  const other = w.blockOf.get(round);
+  holds(other === undefined, 'one-decision-a-round', () => {
+    return `round ${round} is decided in blocks ${other} and ${block.number}`;
+  });
+  w.blockOf.set(round, block.number);
+}
+
+function closing(w: Watched, node: number, request: RoundRequest): void {
+  const { round } = request;
+  const entries = request.contributions.map(({ nodeId, batches, blob }) => {
+    return { nodeId, batches, blobHash: sha256Hex(blob) };
+  });
+  const name = JSON.stringify(entries);
+  const stage = w.stageOf(node);
+  const known = w.closed[stage]!.get(round);
+  holds(known === undefined || known.name === name, 'agreement', () => {
+    return `node ${node} closes round ${round} with ${name}, another with ${known?.name}`;
+  });
+  if (known) return;
+  w.closed[stage]!.set(round, { request, name });
+  const list = w.lists.get(round);
+  if (list) sameShare(list, stage, entries);
+  const nodes = new Set(entries.map(({ nodeId }) => nodeId));
+  holds(nodes.size === entries.length, 'counted-once', () => `a node twice in round ${round}: ${name}`);
+  for (const { nodeId, blobHash } of entries) {
+    w.listed.set(nodeId, Math.max(round, w.listed.get(nodeId) ?? -1));
+    if (!w.honest.has(nodeId)) continue;
+    holds(w.contributions.get(`${nodeId} ${round}`)?.has(blobHash) === true, 'counted-once', () => {
+      return `round ${round} counts a blob of ${nodeId.slice(0, 8)} that it did not make for it`;
+    });
+  }
+}
+
+function stands({ stageOf, states }: Watched, node: number, round: number, stateHash: HashHex): void {
+  const stage = stageOf(node);
+  const known = states[stage]!.get(round) ?? stateHash;
+  states[stage]!.set(round, known);
+  holds(known === stateHash, 'agreement', () => {
+    return `node ${node} stands at round ${round} of stage ${stage} in state ${stateHash.slice(0, 8)}, another in ${known.slice(0, 8)}`;
+  });
 }
 
 /** A stage closes with what the decided list says of it, or with nothing where the list was wrong about its base. */
