@@ -24,7 +24,7 @@ import { createKernelMemory } from '../tensor/kernels/wasm.ts';
 import { compareStates } from './compare.ts';
 import { makeStageSteps, type StageFinding, type StageStep } from './stage-step.ts';
 import type { ClaimedStep } from './steps.ts';
-import { type Disagreement, toleranceMax } from './tolerance.ts';
+import { type Disagreement, rowToleranceOf, toleranceMax } from './tolerance.ts';
 
 /** One tensor of a state, leaf by leaf (f32 little-endian), as it came from the evidence. */
 export type Leaves = readonly Uint8Array[];
@@ -106,7 +106,7 @@ export interface Finding {
   /** Of the state that the auditor's engine came to. */
   readonly stateHash: HashHex;
   readonly disagreement: Disagreement;
-  /** Relative L2 distance of what a stage sent from what it should have sent, and of norms; 0 for a whole model. */
+  /** `StageFinding` of a stage; 0 for a whole model. */
   readonly rows: number;
   readonly norm: number;
 }
@@ -179,7 +179,7 @@ export async function createReExecutor(options: ReExecutorOptions): Promise<ReEx
       if (update > tolerance) return found('update-mismatch', `${update} of the update's length`);
       if (Math.max(moments, direction) > tolerance)
         return found('moments-mismatch', `${moments}, ${direction}`);
-      if (rows > toleranceMax) return found('wrong-rows', `${rows} of their length`);
+      if (rows > rowToleranceOf(activations)) return found('wrong-rows', `${rows} of their length`);
       if (norm > toleranceMax) return found('wrong-norm', `${norm} of the gradients' length`);
       if (!contributes(request)) return found('wrong-contribution');
       return found('valid');

@@ -46,7 +46,7 @@ export interface StageRules {
 }
 
 export interface StageFinding {
-  /** Relative L2 distance of all that was sent from what should have been. */
+  /** Largest relative L2 distance of an array that was sent from what should have been. */
   readonly rows: number;
   /** Largest relative distance of a norm from that of the gradients; of others' norms, how far they are too small. */
   readonly norm: number;
@@ -65,7 +65,7 @@ export async function makeStageSteps(
   place: StagePlaceInRound,
   rules: StageRules,
 ): Promise<StageFinding> {
-  const sent: RowSums = { off: 0, whole: 0 };
+  const sent: Sent = { furthest: 0 };
   const sums = new Map<StageStep, GradientSum>();
   let norm = 0;
   try {
@@ -84,7 +84,7 @@ export async function makeStageSteps(
   } finally {
     for (const sum of sums.values()) trainer.sums.give(sum);
   }
-  return { rows: rowDistance(sent), norm };
+  return { rows: sent.furthest, norm };
 }
 
 /** What the stage did for a step after so many of its own: gradients into the step's sum, and what it sent compared. */
@@ -94,7 +94,7 @@ async function compute(
   at: number,
   rules: StageRules,
   sums: Map<StageStep, GradientSum>,
-  sent: RowSums,
+  sent: Sent,
 ): Promise<void> {
   for (const one of step.microbatches) {
     if (one.madeAt !== at && one.summedAt !== at) continue;
@@ -102,10 +102,12 @@ async function compute(
     if (sum) sums.set(step, sum);
     const isSent = one.madeAt === at;
     const [entry, target] = contentOf(one, rules, sent);
-    if (isSent && one.sentRows) addRows(sent, await trainer.forward(entry, 'weights'), one.sentRows, rules);
+    if (isSent && one.sentRows)
+      compareRows(sent, await trainer.forward(entry, 'weights'), one.sentRows, rules);
     if (!sum && !one.sentGradient) continue;
     const { inputGradient } = await trainer.backward(entry, target, sum);
-    if (isSent && one.sentGradient && inputGradient) addRows(sent, inputGradient, one.sentGradient, rules);
+    if (isSent && one.sentGradient && inputGradient)
+      compareRows(sent, inputGradient, one.sentGradient, rules);
   }
 }
 
@@ -113,43 +115,39 @@ async function compute(
 function contentOf(
   { entry, target }: StageMicrobatch,
   { codec, rowElements }: StageRules,
-  sent: RowSums,
+  sent: Sent,
 ): [StageEntry, StageTarget] {
   const numbers = (from: Int32Array | Uint8Array) => {
     if (from instanceof Int32Array) return from;
     const rows = decodeRows(from, codec, rowElements);
     if (rows.ok) return rows.value;
-    sent.off = Number.POSITIVE_INFINITY;
+    sent.furthest = Number.POSITIVE_INFINITY;
     return new Float32Array(rowElements);
   };
   return [numbers(entry), numbers(target)];
 }
 
-/** Σ off² and Σ value² over rows. */
-interface RowSums {
-  off: number;
-  whole: number;
+/** Over all arrays so far: gradients are far smaller than rows, so each is measured by itself. */
+interface Sent {
+  furthest: number;
 }
 
 /** Rows are compared as they travel: half a unit of bf16 is no disagreement. */
-function addRows(sums: RowSums, mine: Float32Array, claimed: Uint8Array, { codec }: StageRules): void {
+function compareRows(sent: Sent, mine: Float32Array, claimed: Uint8Array, { codec }: StageRules): void {
   const travelled = decodeRows(encodeRows(mine, codec), codec, mine.length);
   const theirs = decodeRows(claimed, codec, mine.length);
   if (!travelled.ok || !theirs.ok) {
-    sums.off = Number.POSITIVE_INFINITY;
+    sent.furthest = Number.POSITIVE_INFINITY;
     return;
   }
+  let near = 0;
+  let whole = 0;
   for (const [i, value] of travelled.value.entries()) {
     const off = theirs.value[i]! - value;
-    sums.off += off * off;
-    sums.whole += value * value;
+    near += off * off;
+    whole += value * value;
   }
-}
-
-/** Relative L2 distance; infinite for what is no number. */
-function rowDistance({ off, whole }: RowSums): number {
-  if (off === 0) return 0;
-  return orInfinite(Math.sqrt(off / whole));
+  if (near > 0) sent.furthest = Math.max(sent.furthest, orInfinite(Math.sqrt(near / whole)));
 }
 
 /**

@@ -3,6 +3,8 @@
  * engine. Measured by `bench/audit-disagreement.ts`, table and method in docs/audit.md.
  */
 
+import type { RowCodec } from '../pipeline/row-codec.ts';
+
 /**
  * Relative L2 distances between claim and recomputation, each without its `outliersMax` elements furthest off. AdamW
  * divides a gradient by its own size: where sums cancel to as little as their rounding, two honest engines may step to
@@ -29,6 +31,17 @@ export const outlierStepsMax = 4;
 
 /** No honest engine may be further off than this in one interval, whatever was measured. */
 export const toleranceMax = 1e-3;
+
+/**
+ * How far each array that a stage sent may lie from the recomputed one, as it travels. Two honest engines that differ in the
+ * seventh digit round some elements to neighbouring values of the codec: one unit in every element is 6e-3 of the length
+ * with bf16, and 2.4e-2 with int8, where a unit is a share of the block's largest.
+ */
+const rowTolerances: Readonly<Record<RowCodec, number>> = { f32: toleranceMax, bf16: 1e-2, int8: 5e-2 };
+
+export function rowToleranceOf(codec: RowCodec): number {
+  return rowTolerances[codec];
+}
 
 /**
  * Engines whose disagreement was measured, and the oracle of tests: work on another one has no tolerance that is known to
