@@ -8,6 +8,7 @@ import type { RoundRequest, RoundResult, StageReplica } from '../../src/diloco/r
 import { createCheckpointKeeper, type SnapshotFiles } from '../../src/peer/checkpoint.ts';
 import { createPeer, type Peer, type PeerOptions } from '../../src/peer/peer.ts';
 import { train } from '../../src/peer/train.ts';
+import { createMemoryRows } from '../../src/pipeline/row-store.ts';
 import { sleep } from '../../src/std/clock.ts';
 import { createKernelMemory } from '../../src/tensor/kernels/wasm.ts';
 import type { NodeEnv, NodeProgram, RunningNode } from '../cluster.ts';
@@ -16,9 +17,13 @@ import { holds, Violation } from '../scenario.ts';
 import { trainApart } from './stage-alone.ts';
 import { type DilocoWorld, freshReplica, stageOf } from './world.ts';
 
+/** Of some rounds. */
+const rowBytesMax = 2 ** 26;
+
 export function honestNode(world: DilocoWorld): NodeProgram {
   return async (env) => {
-    const fresh = await freshReplica(world.network, stageOf(world, env.index));
+    const recording = world.records ? { intervalSteps: 2 } : undefined;
+    const fresh = await freshReplica(world.network, stageOf(world, env.index), recording);
     const surveyed = world.survey?.(env, fresh);
     const replica = watched(world, env, computing(world, env, surveyed?.replica ?? fresh));
     const { snapshotMs } = world.machines[env.index]!;
@@ -43,6 +48,11 @@ export function honestNode(world: DilocoWorld): NodeProgram {
     const peer = await startPeer(world, env, {
       replica,
       events,
+      // What is kept is looked at as it is: nothing is claimed, and no chain of claims can break.
+      ...(world.records && {
+        rows: createMemoryRows(rowBytesMax),
+        steps: () => ({ proof: async () => undefined }),
+      }),
       ...(checkpoints && { checkpoints }),
       ...(surveyed && { transport: surveyed.transport }),
     });

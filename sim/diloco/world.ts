@@ -5,6 +5,7 @@
 import type { SignatureScheme } from '../../src/consensus/types.ts';
 import type { CodecName } from '../../src/diloco/compression/codec.ts';
 import { createLocalReplica } from '../../src/diloco/local-replica.ts';
+import type { RecordingOptions } from '../../src/diloco/recording.ts';
 import type { StageReplica } from '../../src/diloco/replica.ts';
 import { type Dataset, memoryDataset } from '../../src/genesis/dataset.ts';
 import { publishManifest } from '../../src/genesis/manifest.ts';
@@ -74,6 +75,8 @@ export interface DilocoWorld {
   /** Nodes whose computations do not come to their end, as long as they are in here. */
   readonly hung: Set<number>;
   readonly survey?: (env: NodeEnv, replica: StageReplica) => Surveyed;
+  /** Whether honest nodes keep evidence of their steps. */
+  readonly records: boolean;
 }
 
 const shards = 6;
@@ -166,6 +169,7 @@ export function createWorld(options: WorldOptions): DilocoWorld {
     peers: new Map(),
     apart: stages > 1 && microbatches === undefined,
     hung: new Set(),
+    records: stages > 1 && microbatches !== undefined,
     ...(options.survey && { survey: options.survey(network) }),
   };
 }
@@ -176,6 +180,11 @@ export function stageOf({ network }: Pick<DilocoWorld, 'network'>, index: number
 }
 
 /** A replica at w_0, on the slow and obvious engine: the same bits everywhere. */
-export function freshReplica(network: NetworkManifest, stage: number): Promise<StageReplica> {
-  return createLocalReplica({ engine: createInterpreter(), ...replicaSettings(network, stage) });
+export function freshReplica(
+  network: NetworkManifest,
+  stage: number,
+  recording?: RecordingOptions,
+): Promise<StageReplica> {
+  const settings = { ...replicaSettings(network, stage), ...(recording && { recording }) };
+  return createLocalReplica({ engine: createInterpreter(), ...settings });
 }

@@ -6,7 +6,15 @@ import type { StageReplica } from '../../src/diloco/replica.ts';
 import { evaluateProtocol, type Protocol, stepProtocol, trainProtocol } from '../../src/net/protocol.ts';
 import type { Transport } from '../../src/net/transport.ts';
 import type { PeerOptions, PeerSteps } from '../../src/peer/peer.ts';
-import { encodeStepRequest } from '../../src/pipeline/messages.ts';
+import {
+  decodeStepRequest,
+  decodeSums,
+  decodeTrainAnswer,
+  encodeStepRequest,
+  encodeSums,
+  encodeTrainAnswer,
+} from '../../src/pipeline/messages.ts';
+import { type Seal, signNorm } from '../../src/pipeline/seals.ts';
 import { accept, type Outcome } from '../../src/std/outcome.ts';
 import { type Random, uniformBelow } from '../../src/std/random.ts';
 import type { NodeEnv, NodeProgram } from '../cluster.ts';
@@ -20,13 +28,14 @@ export const neighbourKinds = [
   'damaged-requests',
   'unasked',
   'other-batches',
+  'unsigned',
 ] as const;
 export type NeighbourKind = (typeof neighbourKinds)[number];
 
 export function hostileNeighbour(world: DilocoWorld, kind: NeighbourKind): NodeProgram {
   return async (env) => {
     const computed = computing(world, env, await freshReplica(world.network, stageOf(world, env.index)));
-    const { replica: bad = computed, ...parts } = badParts(env, kind, computed);
+    const { replica: bad = computed, ...parts } = badParts(world, env, kind, computed);
     const replica = standing(world, env, bad);
     const peer = await startPeer(world, env, { replica, events: () => {}, ...parts });
     if (kind === 'unasked') askEverybody(world, env);
@@ -49,7 +58,12 @@ function standing(world: DilocoWorld, env: NodeEnv, replica: StageReplica): Stag
   };
 }
 
-function badParts(env: NodeEnv, kind: NeighbourKind, replica: StageReplica): Partial<PeerOptions> {
+function badParts(
+  world: DilocoWorld,
+  env: NodeEnv,
+  kind: NeighbourKind,
+  replica: StageReplica,
+): Partial<PeerOptions> {
   switch (kind) {
     case 'absurd':
       return { replica: withAbsurdRows(env.random, replica) };
@@ -59,6 +73,8 @@ function badParts(env: NodeEnv, kind: NeighbourKind, replica: StageReplica): Par
       return { transport: damagingRequests(env) };
     case 'other-batches':
       return { steps: (peer) => withOtherBatches(env, peer.steps) };
+    case 'unsigned':
+      return { transport: signingOtherThings(world, env) };
     case 'unasked':
       return {};
   }
@@ -125,6 +141,46 @@ function damagingRequests({ transport, random }: NodeEnv): Transport {
       const sent = isPipeline(protocol) ? damage(random, message) : message;
       return transport.request(peer, protocol, sent, signal, onFrame);
     },
+  };
+}
+
+/** Now and then the signature under an answer, receipt, norm or sums is one under something else, or none at all. */
+function signingOtherThings({ network }: DilocoWorld, { transport, random, key }: NodeEnv): Transport {
+  const { training, model } = network;
+  const shape = {
+    tokens: training.batch * training.sequence,
+    width: model.width,
+    vocabulary: model.vocabulary,
+    codec: training.activations,
+  };
+  const other = (seal: Seal): Seal => {
+    if (chance(random, 0.6)) return seal;
+    const body = { driver: key.nodeId, round: 0, step: 0, microbatches: 1, norm: 1 };
+    if (chance(random, 0.5)) return signNorm(network.networkId, body, key);
+    return { ...seal, signature: noise(random, 64) };
+  };
+  const answered = (protocol: Protocol, answer: Uint8Array): Uint8Array => {
+    const train = protocol.id === trainProtocol.id ? decodeTrainAnswer(answer, shape) : undefined;
+    if (train?.ok) return encodeTrainAnswer({ ...train.value, seal: other(train.value.seal) });
+    const sums = protocol.id === stepProtocol.id ? decodeSums(answer) : undefined;
+    return sums?.ok ? encodeSums({ ...sums.value, seal: other(sums.value.seal) }) : answer;
+  };
+  const asked = (protocol: Protocol, message: Uint8Array): Uint8Array => {
+    const step = protocol.id === stepProtocol.id ? decodeStepRequest(message) : undefined;
+    if (!step?.ok) return message;
+    const { value } = step;
+    if (value.pass === 'apply') return encodeStepRequest({ ...value, seal: other(value.seal) });
+    return encodeStepRequest({ ...value, receipt: other(value.receipt) });
+  };
+  return {
+    ...transport,
+    handle: (protocol, handler) =>
+      transport.handle(protocol, async (from, message, signal, progress) => {
+        const answer: Outcome<Uint8Array> = await handler(from, message, signal, progress);
+        return answer.ok ? accept(answered(protocol, answer.value)) : answer;
+      }),
+    request: (peer, protocol, message, signal, onFrame) =>
+      transport.request(peer, protocol, asked(protocol, message), signal, onFrame),
   };
 }
 

@@ -6,7 +6,6 @@
 import type { ReplicaSnapshot, StageReplica } from '../../src/diloco/replica.ts';
 import { trainProtocol } from '../../src/net/protocol.ts';
 import type { NodeId, Transport } from '../../src/net/transport.ts';
-import type { StageEntry, StageTarget } from '../../src/optim/pipeline-stage.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
 import type { NetworkManifest } from '../../src/peer/network.ts';
 import { decodeClaim } from '../../src/pipeline/claim.ts';
@@ -16,15 +15,19 @@ import type { NodeEnv } from '../cluster.ts';
 import type { Surveyed } from '../diloco/world.ts';
 import { freshReplica } from '../diloco/world.ts';
 import { holds, Violation } from '../scenario.ts';
+import { checkEvidence, type Keeper, type MadeStep } from './evidence.ts';
+import { isSumOf, type Kept, shortened } from './step-sums.ts';
 
 export interface Ledger {
   survey(env: NodeEnv, replica: StageReplica): Surveyed;
-  /** At the end: steps that a stage did not take, and nobody said so. */
-  finish(): void;
+  /** At the end: steps that a stage did not take, and nobody said so; and evidence that is not of what was made. */
+  finish(keepers: readonly Keeper[]): Promise<void>;
   /** Steps that Drivers took. */
   steps(): number;
   /** Of stages after the first. */
   servedSteps(): number;
+  /** Steps whose evidence was looked at in the end. */
+  evidence(): number;
   /** By its code: warnings, and `failover`. */
   events(): Readonly<Record<string, number>>;
 }
@@ -38,18 +41,6 @@ interface DriverStep {
   readonly ids: readonly string[];
   /** By stage, who has taken it. */
   readonly takenBy: Map<number, string[]>;
-}
-
-interface Kept {
-  readonly entry: StageEntry;
-  target?: StageTarget;
-  /** As it was when the gradient was computed: other paths' steps may come before the one that this is part of. */
-  at?: ReplicaSnapshot;
-}
-
-interface Prepared {
-  readonly ids: readonly string[];
-  readonly at: ReplicaSnapshot;
 }
 
 interface Place {
@@ -74,8 +65,11 @@ interface LedgerState extends LedgerOptions {
   readonly lost: Map<NodeId, number>;
   readonly recompute: (stage: number) => Promise<StageReplica>;
   readonly turn: ReturnType<typeof inTurn>;
+  /** Steps that each node has made in its present life. */
+  readonly made: Map<NodeId, MadeStep[]>;
   driverSteps: number;
   servedSteps: number;
+  evidence: number;
 }
 
 export function createLedger(options: LedgerOptions): Ledger {
@@ -93,12 +87,19 @@ export function createLedger(options: LedgerOptions): Ledger {
       return shadow;
     },
     turn: inTurn(),
+    made: new Map(),
     driverSteps: 0,
     servedSteps: 0,
+    evidence: 0,
   };
   return {
     survey: (env, replica) => survey(l, env, replica),
-    finish: () => checkReports(l),
+    finish: async (keepers) => {
+      checkReports(l);
+      for (const keeper of keepers)
+        l.evidence += await checkEvidence(l.network, keeper, l.made.get(keeper.nodeId) ?? []);
+    },
+    evidence: () => l.evidence,
     steps: () => l.driverSteps,
     servedSteps: () => l.servedSteps,
     events: () => Object.fromEntries(l.events),
@@ -108,6 +109,7 @@ export function createLedger(options: LedgerOptions): Ledger {
 function survey(l: LedgerState, env: NodeEnv, real: StageReplica): Surveyed {
   l.lives.set(env.key.nodeId, env.life);
   l.lost.set(env.key.nodeId, 0);
+  l.made.set(env.key.nodeId, []);
   const places = new Map<string, Place>();
   return {
     replica: observed(l, env, real, places),
@@ -158,15 +160,9 @@ function observed(
 ): StageReplica {
   const self = env.key.nodeId;
   const paths = new Map<string, Map<string, Kept>>();
-  const prepared = new Map<string, Prepared>();
-  let newest: ReplicaSnapshot | undefined;
-  const snapshot = async () => {
-    const { round, optimizerSteps } = await real.position();
-    const known = newest?.position;
-    if (!newest || known?.round !== round || known.optimizerSteps !== optimizerSteps)
-      newest = await real.snapshot();
-    return newest;
-  };
+  const prepared = new Map<string, readonly string[]>();
+  /** The replica before each of its steps: other paths' steps may come between a microbatch and its own. */
+  const states = new Map<string, ReplicaSnapshot>();
   const taken = new Set<string>();
   const keep = (path: string, id: string, kept: Kept) =>
     paths.set(path, (paths.get(path) ?? new Map()).set(id, kept));
@@ -179,6 +175,7 @@ function observed(
   };
   return {
     ...real,
+    breakChain: async () => {},
     forward: async (call) => {
       const entry = call.entry.slice();
       const result = await real.forward(call);
@@ -188,11 +185,11 @@ function observed(
     backward: async (call) => {
       const entry = call.entry?.slice();
       const target = call.target.slice();
-      const at = await snapshot();
+      const { step: madeAt } = await real.position();
       const result = await real.backward(call);
       if (!result.ok) return result;
       const known = entry ? { entry } : paths.get(call.path)?.get(call.id);
-      if (known) keep(call.path, call.id, { ...known, target, at });
+      if (known) keep(call.path, call.id, { ...known, target, madeAt });
       return result;
     },
     discard: async (call) => {
@@ -201,10 +198,9 @@ function observed(
       for (const id of call.ids ?? []) paths.get(call.path)?.delete(id);
     },
     prepareStep: async (call) => {
-      const at = await snapshot();
       const result = await real.prepareStep(call);
       if (!result.ok) return result;
-      prepared.set(call.path, { ids: call.ids, at });
+      prepared.set(call.path, call.ids);
       if (call.path !== self) return result;
       const place = places.get(`${self} ${call.ids[0]}`);
       if (place) commit(l, { driver: self, life: env.life, ...place, ids: call.ids, takenBy: new Map() });
@@ -216,14 +212,23 @@ function observed(
           const before = await real.snapshot();
           const result = await real.applyStep(call);
           if (!result.ok) return result;
-          const { ids, at } = prepared.get(call.path) ?? { ids: [], at: before };
-          const microbatches = ids.map((id) => paths.get(call.path)?.get(id));
+          const ids = prepared.get(call.path) ?? [];
+          const { round, step } = before.position;
+          if (!states.has(`${round}/0`) && step === 0) states.clear();
+          states.set(`${round}/${step}`, before);
+          const microbatches = result.value.map((summed) => ({
+            ...summed,
+            kept: paths.get(call.path)?.get(summed.id),
+            at: states.get(`${round}/${summed.summedAt}`),
+          }));
           await check(async () => {
             const stage = (await real.info()).stage.index;
             const shadow = await l.recompute(stage);
             const { beta1 } = l.network.training;
             const after = await real.snapshot();
-            await isSumOf({ before, after, preparedAt: at, shadow, call, ids, microbatches, beta1 });
+            const made = await isSumOf({ before, after, shadow, call, ids, microbatches, beta1 });
+            const driver = call.path.split('/').at(-1)!;
+            l.made.get(self)?.push({ round, driver, microbatches: made });
             isCommitted(l, { env, stage, path: call.path, ids, taken, places, before });
           });
           for (const id of ids) paths.get(call.path)?.delete(id);
@@ -232,75 +237,6 @@ function observed(
         }),
       ),
   };
-}
-
-/** Momentum after the step follows from the gradient alone: as far as it may for sums made in another order. */
-const relativeDifference = 1e-4;
-
-interface StepMade {
-  readonly before: ReplicaSnapshot;
-  readonly after: ReplicaSnapshot;
-  readonly preparedAt: ReplicaSnapshot;
-  readonly shadow: StageReplica;
-  readonly call: Parameters<StageReplica['applyStep']>[0];
-  readonly ids: readonly string[];
-  readonly microbatches: readonly (Kept | undefined)[];
-  readonly beta1: number;
-}
-
-/** The step's gradient is that of exactly these microbatches, each made again by itself. */
-async function isSumOf(made: StepMade): Promise<void> {
-  const { before, after, preparedAt, call, ids, microbatches, beta1 } = made;
-  const name = `a step over ${ids.join()} on path ${shortened(call.path)}`;
-  const finite = (array: Float32Array) => array.every(Number.isFinite);
-  holds(finite(after.tensors.weights) && finite(after.tensors.firstMoments), 'replica-survives', () => {
-    return `${name} leaves values that are not finite`;
-  });
-  const kept = microbatches.map((one, i) => {
-    if (!one?.target)
-      throw new Violation('counted-once', `${name}: ${ids[i]} never had its backward pass here`);
-    return one;
-  });
-  const actual = addedBy(before, after, beta1);
-  const difference = async (at: (one: Kept) => ReplicaSnapshot) => {
-    const expected = new Float64Array(actual.length);
-    for (const one of kept) {
-      const added = await addedAlone(made, one, at(one));
-      for (const [i, value] of added.entries()) expected[i]! += value;
-    }
-    const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    return expected.reduce((most, value, i) => Math.max(most, Math.abs(value - actual[i]!)), 0) / largest;
-  };
-  const asSummed = await difference((one) => one.at ?? before);
-  // Where the sum held others, it was made again when the step was prepared.
-  const asPrepared = asSummed <= relativeDifference ? asSummed : await difference(() => preparedAt);
-  holds(asPrepared <= relativeDifference, 'counted-once', () => {
-    return `${name}: its gradient is another than theirs, by ${asSummed.toExponential(1)} or ${asPrepared.toExponential(1)}`;
-  });
-}
-
-/** (1 − β₁) × the gradient of a step, from the momentum before and after. */
-function addedBy(before: ReplicaSnapshot, after: ReplicaSnapshot, beta1: number): Float64Array {
-  const from = before.tensors.firstMoments;
-  return Float64Array.from(after.tensors.firstMoments, (value, i) => value - beta1 * from[i]!);
-}
-
-/** The same of a step over one microbatch, at the weights of this snapshot. */
-async function addedAlone(
-  { shadow, call, beta1 }: StepMade,
-  { entry, target }: Kept,
-  at: ReplicaSnapshot,
-): Promise<Float64Array> {
-  const restored = await shadow.restore({ ...at, contributed: false });
-  holds(restored.ok, 'simulator', () => 'the snapshot of a replica cannot be restored');
-  const { stage } = await shadow.info();
-  const name = { path: 'alone', id: '0' };
-  if (!stage.head) await shadow.forward({ ...name, entry: entry.slice() });
-  await shadow.backward({ ...name, target: target!.slice(), ...(stage.head && { entry: entry.slice() }) });
-  const sums = await shadow.prepareStep({ path: name.path, ids: [name.id] });
-  const taken = await shadow.applyStep({ ...call, path: name.path });
-  holds(sums.ok && taken.ok, 'simulator', () => `not made again: ${JSON.stringify([sums, taken])}`);
-  return addedBy(at, await shadow.snapshot(), beta1);
 }
 
 interface StepSeen {
@@ -387,11 +323,4 @@ function checkReports(l: LedgerState): void {
           () => `stage ${stage} did not take step ${name}, and nobody said so`,
         );
     }
-}
-
-function shortened(path: string): string {
-  return path
-    .split('/')
-    .map((node) => node.slice(0, 4))
-    .join('/');
 }

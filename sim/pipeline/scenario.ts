@@ -94,18 +94,24 @@ async function run(seed: number): Promise<ScenarioResult> {
   await runPipelineStorm(cluster, { durationMs: stormMs, cohorts, world });
   const inStorm = ledger.steps();
   await mustProgress(prepared, 2);
-  ledger.finish();
+  await ledger.finish(
+    honest.flatMap((index) => {
+      const peer = world.peers.get(index);
+      return peer ? [{ nodeId: keys[index]!.nodeId, pipeline: peer.pipeline }] : [];
+    }),
+  );
   const rounds = await reexecuteLists(world);
   const { stages, replicas, microbatches, hostile, compression } = cast;
   const { failover = 0, 'microbatch-lost': lost = 0, 'step-lost': stepsLost = 0 } = ledger.events();
   const enemy = hostile ? `${hostile.index} ${hostile.kind}` : 'none';
   return {
-    summary: `${stages} stages × ${replicas}, ${microbatches} microbatches, ${compression}, hostile: ${enemy}; ${rounds} rounds, ${ledger.steps()} steps (${inStorm} in the storm), ${ledger.servedSteps()} served, ${failover} failovers, ${lost} microbatches and ${stepsLost} steps told lost`,
+    summary: `${stages} stages × ${replicas}, ${microbatches} microbatches, ${compression}, hostile: ${enemy}; ${rounds} rounds, ${ledger.steps()} steps (${inStorm} in the storm), ${ledger.servedSteps()} served, evidence of ${ledger.evidence()} checked, ${failover} failovers, ${lost} microbatches and ${stepsLost} steps told lost`,
     trace: cluster.network.trace(),
     numbers: {
       rounds,
       steps: ledger.steps(),
       servedSteps: ledger.servedSteps(),
+      evidence: ledger.evidence(),
       failovers: failover,
       lost,
       stepsLost,
