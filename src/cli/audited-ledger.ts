@@ -14,6 +14,8 @@ export function auditedLedger(innerSteps: number, stages = 1): LedgerPolicy {
     auditRates: [{ below: Number.MAX_SAFE_INTEGER, rate: 1000 }],
     auditsPerBlockMax: 2,
     auditsOpenMax: 4,
+    // Who withholds its evidence is waited for through two thirds of them, three times.
+    auditBlocks: 30,
     epochBlocks: 20,
     silentTurns: 3,
   };
