@@ -127,6 +127,34 @@ test('who withholds its evidence is slashed, by name and reason, and the others 
   for (const peer of peers) await peer.stop();
 });
 
+test('a slow prover is not said to withhold: auditors wait as long as there are blocks to commit in', async () => {
+  const group = auditedGroup({ auditBlocks: 60 });
+  let firstMs: number | undefined;
+  let refusals = 0;
+  const slow = (honest: Transport): Transport => ({
+    ...honest,
+    handle: (protocol, handler) =>
+      honest.handle(protocol, (...call) => {
+        const nowMs = group.net.clock.nowMs();
+        if (protocol.id === evidenceProtocol.id) firstMs ??= nowMs;
+        if (protocol.id !== evidenceProtocol.id || nowMs > firstMs! + 40_000) return handler(...call);
+        refusals++;
+        return Promise.resolve(reject('unknown-evidence'));
+      }),
+  });
+  const peers: GroupPeer[] = [];
+  for (let index = 0; index < 3; index++) peers.push(await group.start(index, { audits: true }));
+  peers.push(await group.start(3, { audits: true, transport: slow }));
+  const slowest = group.ids[3]!;
+  const audits = () => peers.flatMap(({ events }) => events.filter((event) => event.type === 'audit'));
+  await group.until('it is audited', () => audits().some(({ prover }) => prover === slowest));
+  assert.ok(group.net.clock.nowMs() > firstMs! + 40_000);
+  for (const { code } of audits()) assert.equal(code, 'valid');
+  assert.ok(refusals > 10, 'it was asked again and again');
+  assert.deepEqual(peers[0]!.peer.ledger.state().keys('slash'), []);
+  for (const peer of peers) await peer.stop();
+});
+
 test('an auditor that stops between commitment and revelation reveals when it is back', async () => {
   const group = auditedGroup();
   const store = memoryStore();
