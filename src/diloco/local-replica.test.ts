@@ -206,7 +206,7 @@ test('a fetched state leaves no work that has already counted', async () => {
   await close(ahead, [await entry(ahead, 'a')], 'a');
   const { stateHash } = await ahead.position();
   const leaves = await leavesOf(ahead);
-  const feedbackAfter = async (counted: boolean) => {
+  const feedbackAfter = async (counted: boolean | null) => {
     const replica = await trained(0, 2);
     await replica.contribute();
     assert.equal(codeOf(await replica.install({ round: 1, leaves, stateHash, counted })), 'accepted');
@@ -215,6 +215,7 @@ test('a fetched state leaves no work that has already counted', async () => {
   const whole = await feedbackAfter(false);
   assert.ok(whole > 0, 'what did not count is carried');
   assert.ok((await feedbackAfter(true)) < 0.01 * whole, 'what counted is not, but for what the codec lost');
+  assert.equal(await feedbackAfter(null), 0, 'what may have counted is dropped');
 });
 
 test('installing a state: all of it, or nothing changes; local work becomes error feedback', async () => {

@@ -143,6 +143,7 @@ export async function createLocalReplica(
     if (position.step > 0 && !contributed) endWork();
     if (contributed && counted)
       takeOut(segments, outer.compression, encodeFeedback(segments, outer.compression).blob);
+    if (contributed && counted === null) for (const { slabs } of segments) slabs.errorFeedback.fill(0);
     decoding.forget();
     for (const [index, leaf] of leaves.entries()) writeLeaf(segments, index, leaf);
     return accept(beginRound(round));

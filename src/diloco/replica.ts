@@ -83,8 +83,11 @@ export interface FetchedState {
   readonly round: number;
   readonly stateHash: HashHex;
   readonly leaves: readonly Uint8Array[];
-  /** Whether the round that is left was closed with this replica's contribution: its work must not count again. */
-  readonly counted: boolean;
+  /**
+   * Whether the round that is left was closed with this replica's contribution: its work must not count again. Null where
+   * that is not known yet: then it is dropped, for the ledger may say either.
+   */
+  readonly counted: boolean | null;
 }
 
 /** Everything a node must keep to go on after a crash, as flat copies. */

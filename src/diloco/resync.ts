@@ -51,8 +51,8 @@ export interface StateRequest {
   readonly flatLength: number;
   readonly peers: readonly NodeId[];
   readonly signal: AbortSignal;
-  /** Whether the round this replica leaves was closed with its contribution. */
-  readonly counted: boolean;
+  /** Whether the round this replica leaves was closed with its contribution; null where that is not known. */
+  readonly counted: boolean | null;
 }
 
 /**
