@@ -125,6 +125,11 @@ export function ownShare(r: RoundState): Announcement | undefined {
   return share.contributions.find((one) => one.nodeId === r.options.key.nodeId);
 }
 
+/** Whether the list of this very round names this node's contribution; null while it is not known here. */
+export function isCounted(r: RoundState): boolean | null {
+  return r.decided.has(r.round) ? ownShare(r) !== undefined : null;
+}
+
 /** When each valid contribution of the round was here, after this node's start of it. */
 export function arrivals(r: RoundState): Arrival[] {
   return r.pool.valid().map(({ announcement, validAtMs }) => {

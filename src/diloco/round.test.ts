@@ -190,6 +190,19 @@ test('the first list decided for a round counts, a second one never', async () =
   assert.deepEqual(encodeRoundList(list), first);
 });
 
+test('whether a contribution counted is known once the very list is', () => {
+  for (const [listed, isCounted] of [
+    [[0, 1], true],
+    [[1, 2], false],
+  ] as const) {
+    const { coordinator, application, listOf } = coordinatorOf();
+    coordinator.begin(0, testBase);
+    assert.equal(coordinator.isCounted(), null);
+    application.decided(block(listOf([...listed])));
+    assert.equal(coordinator.isCounted(), isCounted);
+  }
+});
+
 test('a wake-up that an old decision used up is given again', async () => {
   const { coordinator, application, listOf, contribute, run, woken } = coordinatorOf();
   // This node fetched the state of round 1, and consensus tells it of round 0 only now.
@@ -209,6 +222,8 @@ test('a decision that comes later than what is known says that a state must be f
   application.decided(block(listOf([1], { round: 6 })));
   assert.equal(coordinator.isDecided(), true);
   assert.equal(coordinator.newestDecided(), 6);
+  // Whether its own contribution is in the list that closed its round, it does not know.
+  assert.equal(coordinator.isCounted(), null);
   assert.equal(await asked(coordinator.decision(never)), undefined);
 });
 

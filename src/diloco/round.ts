@@ -15,6 +15,7 @@ import type { RoundList } from './round-list.ts';
 import {
   arrivals,
   contributions,
+  isCounted,
   isDecided,
   newRoundState,
   ownShare,
@@ -40,6 +41,8 @@ export interface RoundCoordinator {
   decision(signal: AbortSignal): Promise<RoundList | undefined>;
   /** What the decided list of this round says of this node, if it is decided and names it. */
   ownShare(): Announcement | undefined;
+  /** Whether the list of this very round names this node's contribution; null while it is not known here. */
+  isCounted(): boolean | null;
   /** Whether the list of this round is decided, or a later one. */
   isDecided(): boolean;
   /** The newest round whose list this node has seen decided; −1 before the first. */
@@ -84,6 +87,7 @@ export function createRoundCoordinator(options: RoundOptions): RoundCoordinator 
     pass: () => pass(r),
     decision: (signal) => decision(r, signal),
     ownShare: () => ownShare(r),
+    isCounted: () => isCounted(r),
     isDecided: () => isDecided(r),
     newestDecided: () => r.newestDecided,
     isLate: () => isLate(r),

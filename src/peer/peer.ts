@@ -250,7 +250,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
         transport,
         stage: info.stage.index,
         agreed: target,
-        counted: coordinator.isDecided() ? coordinator.ownShare() !== undefined : null,
+        counted: coordinator.isCounted(),
         plan: planHash(network, info.stage.index),
         flatLength: info.flatLength,
         peers: transport.peers(),
