@@ -60,7 +60,7 @@ function checkHeld(body: ProofBody, { stageLayers }: LedgerConstants): Outcome<v
 
 /**
  * Steps that a round has, and exactly the batches and tokens of those steps. A stage of several claims a round at once, for
- * only a list of all its steps shows that none is in it twice; it may have lost microbatches, and have served two Drivers.
+ * only a list of all its steps shows that none is in it twice; it may have lost microbatches, and have served several Drivers.
  */
 function checkWork(body: ProofBody, constants: LedgerConstants): Outcome<void> {
   const held = checkHeld(body, constants);
@@ -86,8 +86,8 @@ function checkWork(body: ProofBody, constants: LedgerConstants): Outcome<void> {
   return fine;
 }
 
-/** A replica of a later stage makes the steps of its own Driver, and of one whose replica is gone. */
-export const driversServedMax = 2;
+/** A replica of a later stage makes the steps of several Drivers, where there are more of these, or others of its stage are gone. */
+export const driversServedMax = 4;
 
 /** No step twice: rounds and steps only go on. */
 function checkOrder(body: ProofBody, prover: ProverRow): Outcome<void> {

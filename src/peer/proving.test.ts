@@ -148,7 +148,7 @@ test('a stage of several claims the list of its steps and the microbatches in it
   assert.equal(toHex(body.work!), workHash(workOf(steps)));
 });
 
-test('a later stage claims the steps of two Drivers, a Driver its own only', async () => {
+test('a later stage claims the steps of several Drivers, a Driver its own only', async () => {
   const kept = { 1: Array.from({ length: 12 }, () => 2), 2: [2] };
   const recorded = { 1: 12, 2: 0 };
   const later = world({ stage: 2, stages: 3, recorded, kept });
