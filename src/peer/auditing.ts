@@ -6,7 +6,14 @@ import type { AuditRules } from '../audit/audit-interval.ts';
 import type { AuditBudget } from '../audit/budget.ts';
 import type { TrainingClaim } from '../audit/claim.ts';
 import type { DutyOptions, DutyResult } from '../audit/duty.ts';
-import { createEvidenceShelf, fetchEvidence, replicaSource, serveEvidence } from '../audit/evidence.ts';
+import {
+  createEvidenceShelf,
+  type EvidenceShelf,
+  type EvidenceSource,
+  fetchEvidence,
+  replicaSource,
+  serveEvidence,
+} from '../audit/evidence.ts';
 import { type BytesSource, createBytesFetch, serveEvidenceBytes } from '../audit/evidence-bytes.ts';
 import { provideEvidence, type StageWork } from '../audit/provide.ts';
 import type { ReExecutor } from '../audit/re-execute.ts';
@@ -59,14 +66,17 @@ export interface AuditingOptions {
   readonly auditor?: Auditor;
 }
 
-/** Evidence of this node and of those it audits. */
+/** Evidence of this node, and as much again of those it audits: what these have must not push out its own. */
 const shelfBytesMax = 512 * 1024 * 1024;
 /** Share of the blocks for commitments that is left when an auditor stops looking for evidence, to say that there is none. */
 const committingShare = 1 / 3;
 
 interface Auditing {
   readonly options: AuditingOptions;
-  readonly shelf: ReturnType<typeof createEvidenceShelf>;
+  /** Own evidence, until the verdicts. */
+  own: EvidenceShelf;
+  /** That of others, from whom it can be had, too. */
+  readonly fetched: EvidenceShelf;
   readonly reveals: Reveals;
   readonly abort: AbortController;
   /** Duties that this node has provided for, or that it works on. */
@@ -80,7 +90,8 @@ export async function startAuditing(options: AuditingOptions): Promise<{ close()
   const { ledger, transport, replica } = options;
   const a: Auditing = {
     options,
-    shelf: createEvidenceShelf({ bytesMax: shelfBytesMax }),
+    own: createEvidenceShelf({ bytesMax: shelfBytesMax }),
+    fetched: createEvidenceShelf({ bytesMax: shelfBytesMax }),
     reveals: await openReveals(options.store),
     abort: new AbortController(),
     provided: new Set(),
@@ -88,8 +99,8 @@ export async function startAuditing(options: AuditingOptions): Promise<{ close()
     due: new Map(),
   };
   const stops = [
-    serveEvidence(transport, [a.shelf, replicaSource(replica)]),
-    serveEvidenceBytes(transport, [async (hash) => a.shelf.bytesOf(hash), ...rowSources(a)]),
+    serveEvidence(transport, [ownSource(a), a.fetched, replicaSource(replica)]),
+    serveEvidenceBytes(transport, [shelvedBytes(a), ...rowSources(a)]),
   ];
   const unlisten = ledger.onBlock(() => lookAtDuties(a));
   lookAtDuties(a);
@@ -109,6 +120,7 @@ function lookAtDuties(a: Auditing): void {
   const number = ledger.head().number + 1;
   const open = new Set(state.keys('duty'));
   for (const name of a.provided) if (!open.has(name.split('/')[0]!)) a.provided.delete(name);
+  if (a.provided.size === 0 && a.own.bytes > 0) a.own = createEvidenceShelf({ bytesMax: shelfBytesMax });
   a.reveals.keepOnly(open);
   for (const [key, due] of a.due) if (!mayWait(a, key)) due.abort();
   for (const key of open) {
@@ -169,7 +181,7 @@ async function provide(a: Auditing, key: string, interval: number): Promise<bool
   const claim = await claimOfDuty(ledger, key);
   if (!claim) return false;
   const rules = rulesOf(a, claim);
-  const done = await provideEvidence({ replica, work, shelf: a.shelf, claim, interval, rules, dataset });
+  const done = await provideEvidence({ replica, work, shelf: a.own, claim, interval, rules, dataset });
   if (!done.ok)
     a.options.events({
       type: 'warning',
@@ -231,7 +243,7 @@ function evidenceFrom(a: Auditing, { nodeId: prover, stage }: TrainingClaim, due
   const others = transport.peers().filter((peer) => peer !== prover);
   return {
     transport,
-    shelf: a.shelf,
+    shelf: a.fetched,
     // Of another stage it knows no state.
     local: stage === info.stage.index ? [replicaSource(replica)] : [],
     peers: prover === a.options.nodeId ? others : [prover, ...others],
@@ -239,6 +251,18 @@ function evidenceFrom(a: Auditing, { nodeId: prover, stage }: TrainingClaim, due
     flatLength: flatLengthOf(network, stage),
     signal: AbortSignal.any([a.abort.signal, due]),
   };
+}
+
+/** What is on the shelf of the moment: a new one begins when all verdicts are there. */
+function ownSource(a: Auditing): EvidenceSource {
+  return {
+    index: (hash) => a.own.index(hash),
+    leaf: (hash, index) => a.own.leaf(hash, index),
+  };
+}
+
+function shelvedBytes(a: Auditing): BytesSource {
+  return async (hash) => a.own.bytesOf(hash) ?? a.fetched.bytesOf(hash);
 }
 
 /** What this node keeps of its own steps: rows that the prover's neighbour got or sent, or its own. */
