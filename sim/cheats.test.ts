@@ -13,11 +13,13 @@ import { defaultLimits } from '../src/consensus/limits.ts';
 import { memberSet } from '../src/consensus/members.ts';
 import { decodeMessage, encodeMessage } from '../src/consensus/messages.ts';
 import { secp256k1Signatures } from '../src/consensus/signatures.ts';
+import type { StageReplica } from '../src/diloco/replica.ts';
 import { applyOne } from '../src/ledger/apply.ts';
 import type { ProofBody } from '../src/ledger/proof.ts';
 import { decodeTransaction, encodeTransaction } from '../src/ledger/transaction.ts';
 import { verdictCommitment } from '../src/ledger/verdict.ts';
 import type { Transport } from '../src/net/transport.ts';
+import type { StageTarget } from '../src/optim/pipeline-stage.ts';
 import { consensusTopic } from '../src/peer/chain-sync.ts';
 import type { Peer, PeerOptions } from '../src/peer/peer.ts';
 import {
@@ -30,10 +32,11 @@ import {
 } from '../test/audit-world.ts';
 import { ledgerWorld, namedKey } from '../test/ledger-world.ts';
 import { nextMs, proverIn } from '../test/proof-world.ts';
+import { auditStage, claimIn, stageRules, stageWorld } from '../test/stage-world.ts';
 import { tinyReplica } from '../test/tiny-replica.ts';
 import { accusing, approving } from './cheats-auditor.ts';
 import { inflatedProof, inflations, postdatedProof } from './cheats-proof.ts';
-import { shortcutReplica, withholdingReplica } from './cheats-replica.ts';
+import { garbageOnward, otherTargets, shortcutReplica, withholdingReplica } from './cheats-replica.ts';
 import { equivocatingTransport, silentTransport } from './cheats-validator.ts';
 
 const executor = await interpretedExecutor();
@@ -173,3 +176,50 @@ test('the equivocating validator signs what convicts it', async () => {
   assert.ok(checked.ok, checked.ok ? '' : checked.code);
   assert.equal(checked.value.nodeId, key.nodeId);
 });
+
+/** What audits of both intervals find of each stage, when one of them cheats from the first step on. */
+async function findingsOf(
+  stage: number,
+  cheat: (honest: StageReplica) => StageReplica,
+): Promise<(readonly string[])[]> {
+  const world = await stageWorld({}, {}, (honest, of) => (of === stage ? cheat(honest) : honest));
+  for (let step = 0; step < stageRules.innerSteps; step++) await world.takeStep(step);
+  return Promise.all(
+    world.provers.map(async (prover) => {
+      const claim = await claimIn(prover);
+      const codes: string[] = [];
+      for (const interval of [0, 1]) codes.push((await auditStage(world, prover, claim, interval)).code);
+      return codes;
+    }),
+  );
+}
+
+const fine = ['valid', 'valid'];
+
+for (const stage of [0, 1, 2]) {
+  const only = (codes: readonly string[]) => [0, 1, 2].map((of) => (of === stage ? codes : fine));
+
+  test(`stage ${stage + 1}: garbage onward is found, and nothing of its neighbours`, async () => {
+    const found = await findingsOf(stage, (honest) => garbageOnward(honest, () => true));
+    assert.deepEqual(found, only(['wrong-rows', 'wrong-rows']));
+  });
+
+  test(`stage ${stage + 1}: steps that were left out are found`, async () => {
+    const shortcut = (stepsMade: number) => (honest: StageReplica) =>
+      shortcutReplica(honest, {
+        planOf: () => auditSettings.plan,
+        intervalSteps: 2,
+        stepsMade,
+        cheatsIn: () => true,
+      });
+    assert.deepEqual(await findingsOf(stage, shortcut(0)), only(['no-work', 'no-work']));
+    assert.deepEqual(await findingsOf(stage, shortcut(2)), only(['valid', 'no-work']));
+  });
+
+  test(`stage ${stage + 1}: other targets than those that reached it are found, but for a Driver, which has none`, async () => {
+    const turned = (target: StageTarget) =>
+      target instanceof Int32Array ? target.map((label) => (label + 7) % 256) : target.map((x) => -x);
+    const found = await findingsOf(stage, (honest) => otherTargets(honest, () => true, turned));
+    assert.deepEqual(found, only(stage === 0 ? fine : ['update-mismatch', 'update-mismatch']));
+  });
+}

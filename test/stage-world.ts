@@ -85,9 +85,12 @@ export interface StageWorld {
 export async function stageWorld(
   cheat: StageCheat = {},
   settings: Partial<ReplicaSettings> = {},
+  disguise: (honest: StageReplica, stage: number) => StageReplica = (honest) => honest,
 ): Promise<StageWorld> {
   const replicas = await Promise.all(
-    keys.map((_, stageIndex) => tinyReplica({ ...stageSettings, ...settings, stageIndex })),
+    keys.map(async (_, stageIndex) =>
+      disguise(await tinyReplica({ ...stageSettings, ...settings, stageIndex }), stageIndex),
+    ),
   );
   const provers = replicas.map((replica, stage): StageProver => ({ stage, replica, steps: [] }));
   const rows = new Map<HashHex, Uint8Array>();
