@@ -180,6 +180,7 @@ async function requestOf(
 
 const found: { readonly stage: number; readonly finding: Finding }[] = [];
 const wasm = await startAuditProcess(settings, { priority: 'normal' });
+const idleCpuMs = await wasm.service.cpuMs();
 
 async function prove(nodeId: string): Promise<void> {
   const replicas = await Promise.all(
@@ -208,6 +209,7 @@ async function prove(nodeId: string): Promise<void> {
 }
 
 for (let node = 0; node < Number(values.nodes); node++) await prove(sha256Hex(utf8(`node ${node}`)));
+const wasmCpuMs = ((await wasm.service.cpuMs()) - idleCpuMs) / found.length;
 await wasm.stop();
 
 const measures = {
@@ -227,8 +229,8 @@ const lines = settings.flatMap((_, stage) => {
     return { stage, measure, intervals: own.length, numbers };
   });
 });
-if (values.json) console.log(JSON.stringify({ model: values.model, stages, lines }, null, 2));
-else
+if (values.json) console.log(JSON.stringify({ model: values.model, stages, wasmCpuMs, lines }, null, 2));
+else {
   console.log(
     table(
       ['stage', 'of', 'intervals', 'p50', 'p99', 'max'],
@@ -240,3 +242,5 @@ else
       ]),
     ),
   );
+  console.log(`${wasmCpuMs.toFixed(0)} ms of the wasm process for each interval`);
+}
