@@ -38,7 +38,7 @@ const treesKept = 32;
 /** For all pieces of the manifest or the tokenizer from one peer. */
 const documentTimeoutMs = 120_000;
 /** A round goes on meanwhile: who finds no shard for so long leaves its part out. */
-const patienceMsDefault = 20_000;
+const patienceMsDefault = 10_000;
 const startPatienceMsDefault = 60_000;
 
 const hashSchema = z.instanceof(Uint8Array).refine((value) => value.length === 32);

@@ -1,8 +1,9 @@
 /** Nodes that join a network without the dataset that it trains on: they fetch what they need, train on it, and keep it. */
 import assert from 'node:assert/strict';
-import { readdir, rename } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import type { ChildSpec } from '../../src/cli/child-nodes.ts';
 import type { NodeEvent } from '../../src/peer/events.ts';
 import { buildDatasetFolder, readManifest } from '../../src/platform/nodejs/dataset-files.ts';
@@ -10,9 +11,12 @@ import { programFile } from '../../src/platform/nodejs/installation.ts';
 import { shippedRecipe } from '../../src/platform/nodejs/shipped-dataset.ts';
 import { agreedHashes, createHarness, type Harness } from './cluster-harness.ts';
 
+const home = await mkdtemp(join(tmpdir(), 'neuroshard-not-shipped-'));
+after(() => rm(home, { recursive: true, force: true }));
+const dataset = join(home, 'dataset');
 /** Shards of four chunks. */
-const buildDataset = (folder: string) =>
-  buildDatasetFolder(folder, { ...shippedRecipe(300), name: 'not shipped', shardTokens: 131_072 });
+await buildDatasetFolder(dataset, { ...shippedRecipe(300), name: 'not shipped', shardTokens: 131_072 });
+const buildDataset = (folder: string) => cp(dataset, folder, { recursive: true });
 
 /** As the first member, but with a folder of its own and without the dataset. */
 function newcomer(harness: Harness, directory: string): ChildSpec {
@@ -29,7 +33,7 @@ function newcomer(harness: Harness, directory: string): ChildSpec {
 type FetchedEvent = NodeEvent & { type: 'fetched' };
 
 test('a late joiner without the dataset trains on what it fetched, and fetches nothing twice', async () => {
-  const harness = await createHarness({ nodes: 3, buildDataset });
+  const harness = await createHarness({ nodes: 2, buildDataset });
   const members = harness.cluster.nodes.map((node) => node.spec.name);
   const lastRound = (name: string) => harness.rounds(name).at(-1)?.round ?? -1;
   const fetched = () =>
@@ -42,14 +46,14 @@ test('a late joiner without the dataset trains on what it fetched, and fetches n
   try {
     harness.startAll();
     await harness.until('members close round 1', () => members.every((name) => lastRound(name) >= 1));
-    const home = harness.cluster.nodes[0]!.directory;
-    const directory = join(home, '..', 'late');
+    const root = join(harness.cluster.nodes[0]!.directory, '..');
+    const directory = join(root, 'late');
     const spec = newcomer(harness, directory);
     harness.startSpec(spec);
     await harness.until('its contribution counts', counts);
     await harness.until('it closes two rounds', () => harness.rounds('late').length >= 2);
 
-    const { hash, manifest } = await readManifest(join(home, '..', 'dataset'));
+    const { hash, manifest } = await readManifest(join(root, 'dataset'));
     assert.deepEqual(
       fetched()
         .slice(0, 2)
@@ -90,7 +94,7 @@ test('a late joiner without the dataset trains on what it fetched, and fetches n
 });
 
 test('a shard that nobody has leaves a node without its part of the rounds, until somebody has it', async () => {
-  const harness = await createHarness({ nodes: 3, buildDataset });
+  const harness = await createHarness({ nodes: 1, buildDataset });
   const members = harness.cluster.nodes.map((node) => node.spec.name);
   const lastRound = (name: string) => harness.rounds(name).at(-1)?.round ?? -1;
   const root = join(harness.cluster.nodes[0]!.directory, '..');
