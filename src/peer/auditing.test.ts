@@ -211,6 +211,31 @@ test('stages: every node is paid for its part, audited by whoever holds another'
   for (const peer of peers) await peer.stop();
 });
 
+for (const stages of [1, 2])
+  test(`${stages} stage(s): who stops and starts again still has the evidence of what it has claimed`, async () => {
+    const group = auditedGroup({}, stages);
+    const store = memoryStore();
+    const peers: GroupPeer[] = [];
+    for (let index = 0; index < 3; index++) peers.push(await group.start(index, { audits: true }));
+    let last = await group.start(3, { audits: true, store });
+    const head = () => peers[0]!.peer.ledger.head().number;
+    for (let restart = 0; restart < 2; restart++) {
+      const before = head();
+      await group.until('proofs are made and drawn', () => head() > before + 9, 900_000);
+      await last.stop();
+      assert.ok((await store.list('evidence/')).length > 0);
+      last = await group.start(3, { audits: true, store });
+    }
+    const until = head() + 30;
+    await group.until('all of it is audited', () => head() > until, 900_000);
+    const own = group.ids[3]!;
+    const audits = peers.flatMap(({ events }) => events.filter((event) => event.type === 'audit'));
+    assert.ok(audits.filter(({ prover }) => prover === own).length > 3);
+    for (const { code, detail } of audits) assert.equal(code, 'valid', detail);
+    assert.deepEqual(peers[0]!.peer.ledger.state().keys('slash'), []);
+    for (const peer of [...peers, last]) await peer.stop();
+  });
+
 /** Updates itself honestly, and sends garbage to its neighbours from the fourth round on. */
 function garbageOnward(honest: StageReplica): StageReplica {
   const garbled = async (rows: Float32Array) =>

@@ -32,7 +32,9 @@ import { must } from '../std/assert.ts';
 import type { Clock } from '../std/clock.ts';
 import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
+import type { Claims } from './claims.ts';
 import type { EventSink } from './events.ts';
+import { type KeptEvidence, openKeptEvidence } from './kept-evidence.ts';
 import type { LedgerNode } from './ledger-node.ts';
 import type { NetworkManifest } from './network.ts';
 import { planHash } from './plan.ts';
@@ -54,6 +56,9 @@ export interface AuditingOptions {
   readonly info: ReplicaInfo;
   /** What this node keeps of its own steps, where it holds one stage of several. */
   readonly work: StageWork | undefined;
+  /** Own claims that the ledger has not taken, and the round in which the node stands. */
+  readonly claims: () => Pick<Claims, 'due'>;
+  readonly round: () => number;
   readonly dataset: Dataset;
   readonly transport: Transport;
   readonly clock: Clock;
@@ -77,6 +82,9 @@ interface Auditing {
   own: EvidenceShelf;
   /** That of others, from whom it can be had, too. */
   readonly fetched: EvidenceShelf;
+  /** Own evidence from before a restart. */
+  readonly kept: KeptEvidence;
+  readonly startedMs: number;
   readonly reveals: Reveals;
   readonly abort: AbortController;
   /** Duties that this node has provided for, or that it works on. */
@@ -86,12 +94,14 @@ interface Auditing {
   readonly due: Map<string, AbortController>;
 }
 
-export async function startAuditing(options: AuditingOptions): Promise<{ close(): void }> {
+export async function startAuditing(options: AuditingOptions): Promise<{ close(): Promise<void> }> {
   const { ledger, transport, replica } = options;
   const a: Auditing = {
     options,
     own: createEvidenceShelf({ bytesMax: shelfBytesMax }),
     fetched: createEvidenceShelf({ bytesMax: shelfBytesMax }),
+    kept: await openKeptEvidence(options.store),
+    startedMs: options.clock.nowMs(),
     reveals: await openReveals(options.store),
     abort: new AbortController(),
     provided: new Set(),
@@ -99,18 +109,38 @@ export async function startAuditing(options: AuditingOptions): Promise<{ close()
     due: new Map(),
   };
   const stops = [
-    serveEvidence(transport, [ownSource(a), a.fetched, replicaSource(replica)]),
-    serveEvidenceBytes(transport, [shelvedBytes(a), ...rowSources(a)]),
+    serveEvidence(transport, [ownSource(a), a.fetched, a.kept, replicaSource(replica)]),
+    serveEvidenceBytes(transport, [shelvedBytes(a), (hash) => a.kept.bytes(hash), ...rowSources(a)]),
   ];
   const unlisten = ledger.onBlock(() => lookAtDuties(a));
   lookAtDuties(a);
   return {
-    close: () => {
+    close: async () => {
       a.abort.abort(new Error('the node stops'));
       for (const stop of stops) stop();
       unlisten();
+      await keepForRestart(a).catch((error) => {
+        warn(a, 'evidence-not-kept', String(error));
+      });
     },
   };
+}
+
+/** Who is asked for evidence after a restart must have it: the rounds of open duties, of claims on their way, and before. */
+async function keepForRestart(a: Auditing): Promise<void> {
+  const { ledger, nodeId, replica, work, claims, round } = a.options;
+  const state = ledger.state();
+  const rounds = new Set<number>();
+  for (const key of state.keys('duty'))
+    if (state.get('duty', key)!.prover === nodeId) rounds.add((await claimOfDuty(ledger, key))?.round ?? -1);
+  if (claims().due > 0) for (const before of [1, 2]) rounds.add(round() - before);
+  const needed = [...rounds].flatMap((one) => [one, one - 1]).filter((one) => one >= 0);
+  const isAll = await a.kept.keep(replica, work, [...new Set(needed)]);
+  if (!isAll) warn(a, 'evidence-not-kept', 'there is more of it than is written when a node stops');
+}
+
+function warn({ options }: Auditing, code: string, detail: string): void {
+  options.events({ type: 'warning', code, detail });
 }
 
 /** What the newest block asks of this node. */
@@ -120,6 +150,7 @@ function lookAtDuties(a: Auditing): void {
   const number = ledger.head().number + 1;
   const open = new Set(state.keys('duty'));
   for (const name of a.provided) if (!open.has(name.split('/')[0]!)) a.provided.delete(name);
+  forgetKept(a, open);
   if (a.provided.size === 0 && a.own.bytes > 0) a.own = createEvidenceShelf({ bytesMax: shelfBytesMax });
   a.reveals.keepOnly(open);
   for (const [key, due] of a.due) if (!mayWait(a, key)) due.abort();
@@ -137,6 +168,14 @@ function lookAtDuties(a: Auditing): void {
     if (known) commit(a, known);
     else if (a.options.auditor) inBackground(a, `audit ${key}`, a.underWay, () => perform(a, key, duty));
   }
+}
+
+/** Evidence of before the restart, once no verdict is awaited and no claim of then can be taken any more. */
+function forgetKept({ options, kept, startedMs }: Auditing, open: ReadonlySet<string>): void {
+  const { ledger, nodeId, clock } = options;
+  if (kept.isEmpty || clock.nowMs() - startedMs < ledger.constants.policy.proofAgeMsMax) return;
+  const isProver = [...open].some((key) => ledger.state().get('duty', key)!.prover === nodeId);
+  if (!isProver) kept.forget().catch(() => {});
 }
 
 /** Whether the blocks in which auditors of this duty commit leave time to look for evidence. */
@@ -181,13 +220,10 @@ async function provide(a: Auditing, key: string, interval: number): Promise<bool
   const claim = await claimOfDuty(ledger, key);
   if (!claim) return false;
   const rules = rulesOf(a, claim);
+  // Of before a restart the replica knows nothing.
+  if (await a.kept.index(claim.states[interval + 1]!)) return true;
   const done = await provideEvidence({ replica, work, shelf: a.own, claim, interval, rules, dataset });
-  if (!done.ok)
-    a.options.events({
-      type: 'warning',
-      code: done.code,
-      detail: `evidence of round ${claim.round}: ${done.detail}`,
-    });
+  if (!done.ok) warn(a, done.code, `evidence of round ${claim.round}: ${done.detail}`);
   return true;
 }
 

@@ -259,7 +259,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     close: async () => {
       for (const stop of stops) stop();
       lookup.close();
-      auditing.close();
+      await auditing.close();
       directory.close();
       pipeline.close();
       // Sessions end with the replica: nothing is left to be told to a compute worker that may be gone.
@@ -274,6 +274,8 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     ledger,
     info,
     work: pipeline.work,
+    claims: () => peer.claims,
+    round: () => peer.position.round,
     audit: (duty) => peer.steps.audit(duty),
   });
   stops.push(
