@@ -98,7 +98,7 @@ test('an account says all it has, and proves it', async () => {
       key: alice.nodeId,
       row: {
         ...{ publicKey: alice.publicKey, proofs: 3, nonce: 9, after: null, round: 1, step: 2, recentMs: [1] },
-        ...{ bond: 40n, openDuties: 0, challenged: 0, answered: 0, convicted: false },
+        ...{ bond: 40n, openDuties: 0, challenged: 0, cleared: null, answered: 0, convicted: false },
         vesting: [
           [1, 5n],
           [2, 6n],
@@ -197,7 +197,7 @@ test('the head, validators, audits, escrows and slashes are shown', async () => 
       key: 'ab'.repeat(32),
       row: {
         ...{ prover: bob.nodeId, proof: 1, first: true, intervals: 4, drawAt: 3, interval: -1, auditors: [] },
-        ...{ tier: 0, dueAt: 0, commitments: [], reveals: [], reward: 12n },
+        ...{ tier: 0, dueAt: 0, commitments: [], reveals: [], reward: 12n, contribution: null },
       },
     },
   ]);

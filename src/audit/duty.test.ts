@@ -136,3 +136,14 @@ test('an audit that the budget does not afford in time is not done', async () =>
   assert.equal(await run(options, advance), undefined);
   assert.ok(clock.nowMs() >= 60_000, 'it waited as long as it could');
 });
+
+test('a duty that a round waits for begins at once, and is charged afterwards', async () => {
+  const { shelf } = await provide(claims[1]!, 1);
+  const { options, advance, clock } = dutyOf(claims[1]!, 1, shelf);
+  options.budget.spent(10_000, 2);
+  const owedMs = options.budget.waitMs(2);
+  const done = await run({ ...options, isAwaited: true }, advance);
+  assert.equal(done?.finding.verdict, 'valid');
+  assert.ok(clock.nowMs() < owedMs, 'it did not wait');
+  assert.ok(options.budget.waitMs(2) > 0, 'and it owes more');
+});

@@ -19,6 +19,8 @@ export interface DutyOptions extends AuditOptions {
   readonly salt: Uint8Array;
   readonly clock: Clock;
   readonly budget: AuditBudget;
+  /** A round stands still until this audit has ended: it begins at once, and its cost is saved up afterwards. */
+  readonly isAwaited?: boolean;
   /** Compute time that the executor has used so far. */
   readonly cpuMs: () => Promise<number>;
   /** Aborts when there is just time left to commit: evidence that has not come by then counts as withheld. */
@@ -41,10 +43,11 @@ const waitMsMax = 60_000;
 
 /** Undefined when the budget does not allow it in time: an audit that was not done is never a pass. Rejects on abort. */
 export async function performDuty(options: DutyOptions): Promise<DutyResult | undefined> {
-  const { claim, interval, rules, budget, signal } = options;
+  const { claim, interval, rules, budget, isAwaited = false, signal } = options;
   const [from, to] = intervalRange(interval, claim, rules.intervalSteps);
-  for (let waitMs = budget.waitMs(to - from); waitMs > 0; waitMs = budget.waitMs(to - from))
-    if (!(await rest(options, Math.min(waitMs, waitMsMax)))) return undefined;
+  const waitMs = () => (isAwaited ? 0 : budget.waitMs(to - from));
+  for (let ms = waitMs(); ms > 0; ms = waitMs())
+    if (!(await rest(options, Math.min(ms, waitMsMax)))) return undefined;
   for (;;) {
     signal.throwIfAborted();
     const before = await options.cpuMs();

@@ -67,6 +67,7 @@ interface NetworkCreateOptions {
   readonly aggregator: AggregatorName;
   readonly compression: CodecName;
   readonly bootstrap?: readonly string[];
+  readonly auditedCohort?: number;
   readonly tokenPrice?: number;
   readonly out: string;
   readonly force?: boolean;
@@ -124,6 +125,11 @@ function registerCreate(group: Command): void {
   tokenPriceOption(microbatchOption(activationsOption(outerOptions(command))))
     .requiredOption('--name <name>', 'what the network is called')
     .option('--preset <name>', `model: ${names.join(', ')}`, oneOf('preset', names), 'tiny')
+    .option(
+      '--audited-cohort <count>',
+      'with fewer contributions to a stage than this, each is audited before it counts; 0: none (default: 3, and 0 with rounds under 100 steps)',
+      integer('--audited-cohort', { min: 0, max: 16 }),
+    )
     .option('--dataset <place>', 'folder or http(s) address of the dataset (default: the one shipped)')
     .option('--member <key>', 'public key of a member in hex, repeatable (default: your own)', collect)
     .option('--data <folder>', 'data folder whose key signs; made if there is none', dataDefault)
@@ -197,6 +203,7 @@ async function networkCreate(options: NetworkCreateOptions): Promise<CommandResu
       ledger: {
         ...defaultLedger(innerSteps ?? defaultInnerSteps, stages),
         ...(options.tokenPrice !== undefined && { tokenPrice: options.tokenPrice }),
+        ...(options.auditedCohort !== undefined && { auditedCohort: options.auditedCohort }),
       },
       members,
       bootstrap,
@@ -309,6 +316,7 @@ export function describeNetwork(
   // Contributions are aggregated stage by stage: the network withstands what its smallest cohort does.
   const cohort = Math.min(...stages.map((stage) => stage.members));
   const hostile = toleratedHostile(outer.aggregator, outer.compression, cohort);
+  const isAudited = cohort < network.ledger.auditedCohort && members.length > 1;
   const json = {
     networkId: toHex(network.networkId),
     name: network.name,
@@ -319,6 +327,7 @@ export function describeNetwork(
     training,
     outer,
     tokenPrice: String(network.ledger.tokenPrice),
+    auditedCohort: network.ledger.auditedCohort,
     stages,
     members: members.map(({ nodeId, publicKey, weight, stage }) => ({
       nodeId,
@@ -346,7 +355,7 @@ export function describeNetwork(
     ['members', `${members.length}: ${describeFailures(members.length, failures)}`],
     [
       'contributions',
-      `of ${cohort} ${stages.length > 1 ? 'to a stage' : 'in a round'} ${describeHostile(hostile)}`,
+      `of ${cohort} ${stages.length > 1 ? 'to a stage' : 'in a round'} ${describeHostile(hostile)}${isAudited ? '; each is audited before it counts' : ''}`,
     ],
     ['inference', describePrice(network)],
     ['bootstrap', network.bootstrap.join(', ') || 'no addresses: give them with node start --bootstrap'],

@@ -4,6 +4,7 @@
  */
 
 import type { Announcement } from '../ledger/announcement.ts';
+import type { Clearance } from '../ledger/clearance.ts';
 import type { HashHex } from '../std/hash.ts';
 import { type RoundList, shareOf } from './round-list.ts';
 import { contributions, type RoundState } from './round-state.ts';
@@ -11,13 +12,20 @@ import { contributions, type RoundState } from './round-state.ts';
 /** A member's word beside a stranger's: more than all strangers together, of whom the pool keeps fewer. */
 const memberWeight = 1_000_000;
 
-/** Contributions that are here and valid, in each stage against one base. */
+/** Contributions that are here and valid, in each stage against one base, and audited where the stage wants that first. */
 export function listable(r: RoundState): Announcement[] {
+  return withClearance(r, 'cleared');
+}
+
+/** The same, of another clearance: those that are still to stand their audit, say. */
+export function withClearance(r: RoundState, wanted: Clearance): Announcement[] {
+  const { shapes, clearance = () => 'cleared' } = r.options;
   const here = contributions(r);
-  return r.options.shapes.flatMap((_, stage) => {
+  return shapes.flatMap((_, stage) => {
     const ofStage = here.filter((one) => one.stage === stage);
     const base = knownBase(r, stage) ?? usualBase(r, ofStage);
-    return ofStage.filter((one) => one.base === base);
+    const fitting = ofStage.filter((one) => one.base === base);
+    return fitting.filter((one) => clearance(one, fitting.length) === wanted);
   });
 }
 

@@ -3,7 +3,7 @@
  * something to decide. What is proposed then, and what gets this node's vote, is not known here.
  */
 import type { NodeId } from '../net/transport.ts';
-import { listable } from './round-bases.ts';
+import { withClearance } from './round-bases.ts';
 import { arrivals, isDecided, isMember, type RoundState, wakeWaiting } from './round-state.ts';
 
 /** To be called whenever something has changed that may make the round ripe. */
@@ -18,8 +18,40 @@ export function notice(r: RoundState): void {
   const dueMs = Math.max(0, ...dues.map((due) => due ?? 0));
   const { clock } = r.options;
   const leftMs = dues.length === 0 ? 0 : r.startedMs + dueMs - clock.nowMs();
-  if (leftMs <= 0) ripen(r);
-  else r.cancelTimer = clock.setTimer(leftMs, () => notice(r));
+  if (leftMs > 0) r.cancelTimer = clock.setTimer(leftMs, () => notice(r));
+  else if (awaitsAudits(r)) letAuditsGoOn(r);
+  else ripen(r);
+}
+
+/** Audits that take longer leave their contributions out: their nodes keep them as error feedback, for the next round. */
+const auditMsMax = 600_000;
+/** A node that was restored cannot prove what it made before: it is not waited for. */
+const claimMsMax = 30_000;
+/** Audits go on from block to block; the policy's `auditBlocks` of them must be time enough for one. */
+const auditBeatMs = 2_000;
+
+/** Whether the round waits for audits of what has come. */
+function awaitsAudits(r: RoundState): boolean {
+  if (!hasUnaudited(r)) return false;
+  r.auditsSinceMs ??= r.options.clock.nowMs();
+  const passedMs = r.options.clock.nowMs() - r.auditsSinceMs;
+  return passedMs < (withClearance(r, 'claimed').length > 0 ? auditMsMax : claimMsMax);
+}
+
+/** Whether something that has come is still to stand its audit. */
+export function hasUnaudited(r: RoundState): boolean {
+  return withClearance(r, 'claimed').length > 0 || withClearance(r, 'unclaimed').length > 0;
+}
+
+/** Asks for a block every so often, if this node has a vote. */
+function letAuditsGoOn(r: RoundState): void {
+  const { clock, wake } = r.options;
+  const nowMs = clock.nowMs();
+  if (nowMs - r.askedMs >= auditBeatMs) {
+    r.askedMs = nowMs;
+    if (isMember(r)) wake();
+  }
+  r.cancelTimer = clock.setTimer(r.askedMs + auditBeatMs - nowMs, () => notice(r));
 }
 
 export function cancelDeadline(r: RoundState): void {
@@ -27,9 +59,10 @@ export function cancelDeadline(r: RoundState): void {
   r.cancelTimer = () => {};
 }
 
-/** Stages without a contribution that could be listed. A node without a vote looks at its own only. */
+/** Stages without a contribution that could be listed, now or after its audit. A node without a vote looks at its own only. */
 export function emptyStages(r: RoundState): number[] {
-  const filled = new Set(listable(r).map((one) => one.stage));
+  const audited = (['cleared', 'claimed', 'unclaimed'] as const).flatMap((one) => withClearance(r, one));
+  const filled = new Set(audited.map((one) => one.stage));
   return watchedStages(r).filter((stage) => !filled.has(stage));
 }
 

@@ -62,7 +62,7 @@ export function encodeRoundList(list: RoundList): Uint8Array {
   return encodeCanonical([list.round, list.contributions.map(announcementFields)]);
 }
 
-const schema = z.tuple([z.number().int().min(0), z.array(z.unknown()).min(1).max(listedMax)]);
+const schema = z.tuple([z.number().int().min(0), z.array(z.unknown()).max(listedMax)]);
 
 /**
  * Decodes and checks everything that follows from the bytes alone: schema, signatures, one round, distinct nodes in

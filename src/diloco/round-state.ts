@@ -4,6 +4,7 @@
  */
 import type { KeyPair } from '../identity/keys.ts';
 import type { Announcement } from '../ledger/announcement.ts';
+import type { Clearance } from '../ledger/clearance.ts';
 import type { NodeId, Transport } from '../net/transport.ts';
 import type { Clock } from '../std/clock.ts';
 import { type HashHex, sha256Hex } from '../std/hash.ts';
@@ -31,6 +32,11 @@ export interface RoundOptions {
   readonly replica: StageReplica;
   readonly shelf: BlobShelf;
   readonly batchesMax: number;
+  /**
+   * Whether a contribution to a stage with so many contributors may be listed: in a small cohort only after its audit. All
+   * may, where it is not given.
+   */
+  readonly clearance?: (one: Announcement, contributors: number) => Clearance;
   /** Whether a node was found to lie about its batches: nobody serves it, so nothing of it can come. */
   readonly isConvicted?: (node: NodeId) => boolean;
   /** Asks consensus for a decision (`ConsensusReplica.wake`). */
@@ -57,6 +63,10 @@ export interface RoundState {
   startedMs: number;
   /** Whether this node began the round with the others, so that arrivals tell how long a round takes. */
   onTime: boolean;
+  /** When all had come of which some still wait for their audits; undefined before. */
+  auditsSinceMs: number | undefined;
+  /** When a block was asked for last, so that audits go on. */
+  askedMs: number;
   /** Whether this node would close the round with what has come. */
   ripe: boolean;
   closed: boolean;
@@ -84,6 +94,8 @@ export function newRoundState(options: RoundOptions, pool: ContributionPool): Ro
     base: '',
     startedMs: 0,
     onTime: true,
+    auditsSinceMs: undefined,
+    askedMs: Number.NEGATIVE_INFINITY,
     ripe: false,
     closed: false,
     own: undefined,

@@ -5,16 +5,18 @@
 import type { ProposalContext } from '../consensus/types.ts';
 import type { Announcement } from '../ledger/announcement.ts';
 import { basesFit, listable } from './round-bases.ts';
-import { emptyStages } from './round-collecting.ts';
+import { emptyStages, hasUnaudited } from './round-collecting.ts';
 import { drawRoundList, encodeRoundList, type RoundList, shareOf } from './round-list.ts';
 import { change, isDecided, listOf, type RoundState } from './round-state.ts';
 
 /** The list of what is here; undefined when there is nothing to decide, or the chain already carries the round. */
 export async function propose(r: RoundState, context: ProposalContext): Promise<Uint8Array | undefined> {
   if (isDecided(r) || carriesRound(r, context, r.round)) return undefined;
-  if (!r.ripe && emptyStages(r).length > 0) return undefined;
+  if (!r.ripe && (emptyStages(r).length > 0 || hasUnaudited(r))) return undefined;
   const list = drawn(r);
-  return list.contributions.length > 0 ? encodeRoundList(list) : undefined;
+  // Where no audit ended in time the round closes empty: all that was made goes on into the next one.
+  const isDue = list.contributions.length > 0 || (r.ripe && r.auditsSinceMs !== undefined);
+  return isDue ? encodeRoundList(list) : undefined;
 }
 
 /** Whether the proposal gets this node's vote; waits until this node has made up its mind, or the signal aborts. */

@@ -109,6 +109,7 @@ function begin(r: RoundState, round: number, base: HashHex): void {
   r.base = base;
   r.startedMs = r.options.clock.nowMs();
   r.ripe = false;
+  r.auditsSinceMs = undefined;
   r.own = undefined;
   r.cancelRepeat();
   for (const known of r.decided.keys()) if (known < round) r.decided.delete(known);

@@ -7,7 +7,15 @@ import { type Candidate, drawAuditors, drawAudits, drawInterval } from './audit-
 const candidates = (count: number, name: string, first = false): Candidate[] =>
   Array.from({ length: count }, (_, i) => {
     const duty = { prover: name, proof: i + 1, first, intervals: 4, drawAt: 3, interval: -1 };
-    const rest = { auditors: [], tier: 0, dueAt: 0, commitments: [], reveals: [], reward: 1n };
+    const rest = {
+      auditors: [],
+      tier: 0,
+      dueAt: 0,
+      commitments: [],
+      reveals: [],
+      reward: 1n,
+      contribution: null,
+    };
     return [`${name} ${i}`, { ...duty, ...rest }];
   });
 

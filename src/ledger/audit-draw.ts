@@ -64,8 +64,13 @@ function inDrawnOrder(seed: Uint8Array, candidates: readonly Candidate[]): Candi
   return candidates.toSorted((a, b) => rank.get(a[0])! - rank.get(b[0])! || (a[0] < b[0] ? -1 : 1));
 }
 
-export function drawInterval(seed: Uint8Array, key: string, intervals: number): number {
-  return uniformBelow(seededRandom(drawSeed('audit-interval', seed, key, 0)), intervals);
+/**
+ * `hasWaiting`: a round waits for the proof's contribution, which only an audit of the last interval compares with the work:
+ * that one is drawn in half of the cases.
+ */
+export function drawInterval(seed: Uint8Array, key: string, intervals: number, hasWaiting = false): number {
+  const random = seededRandom(drawSeed('audit-interval', seed, key, 0));
+  return hasWaiting && uniformBelow(random, 2) === 0 ? intervals - 1 : uniformBelow(random, intervals);
 }
 
 export interface AuditorDraw {

@@ -26,6 +26,8 @@ export interface NewDuty {
   readonly first: boolean;
   readonly intervals: number;
   readonly reward: Amount;
+  /** Blob hash of a contribution that enters its round only when this audit has ended. */
+  readonly contribution: Uint8Array | null;
 }
 
 /** Holds a new proof's reward until the beacon, and auditors if they are drawn, have spoken. */
@@ -33,7 +35,8 @@ export function noteDuty(draft: Draft, { number }: BlockContext, { key, ...duty 
   draft.put('duty', key, {
     ...duty,
     drawAt: number + drawDelayBlocks,
-    interval: -1,
+    // As one that was drawn before: it waits for room, and is never passed over.
+    interval: duty.contribution === null ? -1 : 0,
     auditors: [],
     tier: 0,
     dueAt: 0,
@@ -122,7 +125,8 @@ function drawDue(draft: Draft, context: BlockContext, due: readonly Candidate[])
     if (duty.interval < 0) draft.put('duty', key, { ...duty, interval: 0 });
   }
   for (const [key, duty] of draw.now) {
-    open(draft, context, seed, key, { ...duty, interval: drawInterval(seed, key, duty.intervals) });
+    const interval = drawInterval(seed, key, duty.intervals, duty.contribution !== null);
+    open(draft, context, seed, key, { ...duty, interval });
   }
 }
 
@@ -159,6 +163,11 @@ function reward(draft: Draft, duty: DutyRow, amount: Amount): void {
   draft.put('prover', duty.prover, { ...rewarded, openDuties: prover.openDuties - 1 });
 }
 
+/** The contribution may enter its round. */
+function clear(draft: Draft, node: string, cleared: Uint8Array): void {
+  draft.put('prover', node, { ...must(draft.get('prover', node), 'the prover of a duty'), cleared });
+}
+
 function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow): void {
   const { policy } = context.constants;
   for (const node of pendingAuditors(duty)) penalize(draft, node, BigInt(policy.feePerAudit));
@@ -172,6 +181,7 @@ function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow)
   if (ruling.kind === 'stands') {
     draft.delete('duty', key);
     reward(draft, duty, left);
+    if (duty.contribution) clear(draft, duty.prover, duty.contribution);
   } else {
     draft.put('duty', key, { ...duty, reward: left });
     convict(draft, context, { node: duty.prover, reason: ruling.reason, reporters: right });

@@ -43,6 +43,8 @@ export const ledgerPolicySchema = z.strictObject({
   auditsPerBlockMax: z.number().int().min(0).max(256).default(4),
   /** Audits under way at a time at most. */
   auditsOpenMax: z.number().int().min(0).max(4096).default(64),
+  /** A stage with fewer contributions than this takes only those whose audit they stood; 0: takes all. */
+  auditedCohort: z.number().int().min(0).max(16).default(0),
   auditors: z.number().int().min(1).max(16).default(2),
   auditorsEscalated: z.number().int().min(1).max(64).default(5),
   /** Blocks an auditor has for its commitment, and again for its revelation. */

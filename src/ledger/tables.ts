@@ -60,6 +60,8 @@ export interface ProverRow {
   readonly openDuties: number;
   /** Block whose beacon drew the newest challenge that it answered; 0 before the first. */
   readonly challenged: number;
+  /** Blob hash of its newest contribution whose audit it stood; null before the first. */
+  readonly cleared: Uint8Array | null;
   /** Challenges that it answered so far. */
   readonly answered: number;
   /** Guilt was found: it earns nothing any more. */
@@ -90,6 +92,8 @@ export interface DutyRow {
   readonly proof: number;
   /** One of the prover's first proofs, or larger than its bond bears: audited for certain, and locked. */
   readonly first: boolean;
+  /** Blob hash of a contribution that waits for this audit to enter its round; null for others. */
+  readonly contribution: Uint8Array | null;
   /** Intervals of the proof. */
   readonly intervals: number;
   /** Block number at which the next draw is made: the beacon of a later block decides, so nobody can grind it. */

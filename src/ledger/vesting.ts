@@ -22,6 +22,7 @@ export function newProver(publicKey: Uint8Array): ProverRow {
     bond: 0n,
     openDuties: 0,
     challenged: 0,
+    cleared: null,
     answered: 0,
     convicted: false,
   };

@@ -250,6 +250,7 @@ async function performBefore(a: Auditing, key: string, duty: DutyRow, due: Abort
     salt: saltOf(a.options.random),
     clock,
     ...auditor,
+    isAwaited: duty.contribution !== null,
     due,
     signal: a.abort.signal,
     claim,

@@ -10,6 +10,7 @@ import type { KeyPair } from '../identity/keys.ts';
 import { apply } from '../ledger/apply.ts';
 import { type OwnBeacon, ownBeacon } from '../ledger/beacon.ts';
 import { decodeBlock, type LedgerBlock } from '../ledger/block.ts';
+import { wantsBlocks } from '../ledger/clearance.ts';
 import { chainOf } from '../ledger/money.ts';
 import { assembleBlock } from '../ledger/propose.ts';
 import type { Transaction } from '../ledger/transaction.ts';
@@ -64,8 +65,9 @@ async function propose(voting: BlockVoting, context: ProposalContext): Promise<U
   const { ledger, rounds, key, clock } = options;
   const list = await rounds.propose(context);
   const waiting = await judgedCandidates(voting);
-  if (!list && waiting.length === 0) return undefined;
   const state = ledger.state();
+  const isWanted = wantsBlocks(state);
+  if (!list && waiting.length === 0 && !isWanted) return undefined;
   const member = state.get('member', key.nodeId);
   const part = member && beacon.next(member, chainOf(state).number + 1);
   if (!part) return undefined;
@@ -85,7 +87,7 @@ async function propose(voting: BlockVoting, context: ProposalContext): Promise<U
   }
   const { block, payload, refused } = assembled.value;
   ledger.mempool.remove(refused.map(({ transaction }) => transaction));
-  if (block.transactions.length === 0) return undefined;
+  if (block.transactions.length === 0 && !isWanted) return undefined;
   voting.proposed = { payload, block };
   return payload;
 }

@@ -13,6 +13,7 @@ import type { AgreedState } from '../diloco/statement.ts';
 import type { Dataset } from '../genesis/dataset.ts';
 import { batchOf } from '../genesis/sampler.ts';
 import type { KeyPair, VerifyMany } from '../identity/keys.ts';
+import { clearanceOf } from '../ledger/clearance.ts';
 import type { ProofBody } from '../ledger/proof.ts';
 import type { LedgerStore } from '../ledger/store.ts';
 import { fraud } from '../ledger/transactions/fraud.ts';
@@ -23,7 +24,7 @@ import { createStageDirectory, type StageDirectory } from '../pipeline/directory
 import type { RowStore } from '../pipeline/row-store.ts';
 import { createStageLookup } from '../pipeline/stage-lookup.ts';
 import type { StepTaken } from '../pipeline/stage-node.ts';
-import { toHex } from '../std/bytes.ts';
+import { fromHex, toHex } from '../std/bytes.ts';
 import type { Clock } from '../std/clock.ts';
 import type { HashHex } from '../std/hash.ts';
 import { CodedError, type Outcome } from '../std/outcome.ts';
@@ -104,6 +105,8 @@ export interface Peer {
   readonly payments: Payments;
   /** Steps taken for other nodes' Drivers since the round began. */
   served: StepTaken[];
+  /** The round whose steps were claimed before it was closed; −1: none. */
+  claimedFirst: number;
   /** Where the replica stands; kept by the steps of `train.ts`. */
   position: Standing;
   /** Proofs that the ledger has not taken yet. */
@@ -138,6 +141,10 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     replica,
     shelf,
     batchesMax: network.training.innerSteps,
+    clearance: ({ round, stage, nodeId, blobHash }, contributors) => {
+      const one = { round, stage, nodeId, blobHash: fromHex(blobHash), contributors };
+      return clearanceOf(ledger.state(), ledger.constants, one);
+    },
     isConvicted: (node) => pipeline.isConvicted(node),
     wake: () => ledger.consensus.wake(),
     onKeepFailed: (error) => {
@@ -241,6 +248,7 @@ export async function createPeer(options: PeerOptions): Promise<Peer> {
     payments,
     steps: honest,
     served: [],
+    claimedFirst: -1,
     claims: createPeerClaims({ ...options, ledger }),
     contribution: null,
     position: await replica.position(),

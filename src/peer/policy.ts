@@ -141,7 +141,7 @@ const stageInterval = 5;
 export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
   const intervalSteps = intervalFor(innerSteps, stages);
   const common = { ...defaultLedgerPolicy, intervalSteps, tokenPrice: tokenPriceDefault };
-  if (innerSteps >= shortRound) return common;
+  if (innerSteps >= shortRound) return { ...common, auditedCohort: auditedCohortDefault };
   return {
     ...common,
     proofsPerHourMax: 7_200,
@@ -152,6 +152,9 @@ export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
     vestingFactor: 1,
   };
 }
+
+/** Two contributions cannot show which of them is wrong; with short rounds audits would take longer than the work. */
+const auditedCohortDefault = 3;
 
 /** A proof of the longest round must have room for the hashes. */
 function intervalFor(innerSteps: number, stages: number): number {

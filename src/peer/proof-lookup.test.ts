@@ -70,7 +70,16 @@ async function ledgerOf(proofs: readonly (readonly [key: typeof prover, body: Pr
   }
   const own = proofs.filter(([key, { type }]) => key === prover && type === 'training');
   const duties = own.map(([, body], i) => {
-    const none = { auditors: [], commitments: [], reveals: [], tier: 0, dueAt: 0, drawAt: 9, interval: 0 };
+    const none = {
+      contribution: null,
+      auditors: [],
+      commitments: [],
+      reveals: [],
+      tier: 0,
+      dueAt: 0,
+      drawAt: 9,
+      interval: 0,
+    };
     const row: DutyRow = {
       ...none,
       prover: prover.nodeId,

@@ -6,6 +6,7 @@ import { recordedStates } from '../audit/claim.ts';
 import { measuredEngines } from '../audit/tolerance.ts';
 import type { RoundRecord } from '../diloco/recording.ts';
 import type { Standing } from '../diloco/replica.ts';
+import { isAuditedFirst } from '../ledger/clearance.ts';
 import { isVoter } from '../ledger/members.ts';
 import { driversServedMax } from '../ledger/plausibility.ts';
 import type { ProofBody } from '../ledger/proof.ts';
@@ -27,7 +28,10 @@ export interface ClosedRound {
 }
 
 /** state hash → ledger: a voter of the stage says what it stands on. */
-export function stateToLedger({ ledger, options, pipeline }: Peer, { round, position }: ClosedRound): void {
+export function stateToLedger(
+  { ledger, options, pipeline }: Peer,
+  { round, position }: Pick<ClosedRound, 'round' | 'position'>,
+): void {
   const { nodeId } = options.key;
   const member = ledger.state().get('member', nodeId);
   if (!member || member.stage !== pipeline.stage || !isVoter(ledger.state(), nodeId)) return;
@@ -39,14 +43,14 @@ export function stateToLedger({ ledger, options, pipeline }: Peer, { round, posi
  * state or step is recorded nothing is claimed, and the node's next claims begin anew.
  */
 export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
-  const { replica, key, loggedRound = -1 } = peer.options;
+  const { replica, loggedRound = -1 } = peer.options;
   const { round } = closed;
+  if (peer.claimedFirst === round) return;
   // Where nothing is recorded nothing is claimed, and no chain begins.
   if (!(await isRecording(peer))) return;
   // Begun again in the same round: what it did before is on no record any more, and moments follow from it.
   if (closed.position.round === round) return replica.breakChain();
   const record = await replica.record(round);
-  const endStep = record?.boundaries.at(-1)?.step ?? 0;
   if (!record) {
     // Restored in the middle of a round, it claims nothing until the steps that were logged are made again. Where the round
     // after is recorded already, a new chain has begun with it.
@@ -54,6 +58,27 @@ export async function prove(peer: Peer, closed: ClosedRound): Promise<void> {
     if (round >= loggedRound && !hasBegun) await replica.breakChain();
     return;
   }
+  await claim(peer, closed, record);
+}
+
+/**
+ * contribution → proof → ledger, while the round is open: where a stage has few contributors the round takes in only what was
+ * audited.
+ */
+export async function proveFirst(peer: Peer, open: Pick<ClosedRound, 'round' | 'contribution' | 'work'>) {
+  const { options, ledger, pipeline } = peer;
+  const place = { round: open.round, stage: pipeline.stage, nodeId: options.key.nodeId };
+  if (!isAuditedFirst(ledger.state(), ledger.constants, place) || !(await isRecording(peer))) return;
+  const record = await options.replica.record(open.round);
+  if (!record) return;
+  peer.claimedFirst = open.round;
+  await claim(peer, { ...open, position: peer.position }, record);
+}
+
+async function claim(peer: Peer, closed: ClosedRound, record: RoundRecord): Promise<void> {
+  const { replica, key } = peer.options;
+  const { round } = closed;
+  const endStep = record.boundaries.at(-1)?.step ?? 0;
   const newest = peer.ledger.state().get('prover', key.nodeId);
   const isClaimed = newest && (newest.round > round || (newest.round === round && newest.step >= endStep));
   if (endStep === 0 || (newest?.after && isClaimed)) return;

@@ -9,7 +9,7 @@ import type { RoundList } from '../diloco/round-list.ts';
 import type { AgreedState } from '../diloco/statement.ts';
 import { sleep } from '../std/clock.ts';
 import type { Peer } from './peer.ts';
-import { type ClosedRound, prove, stateToLedger } from './proving.ts';
+import { type ClosedRound, prove, proveFirst, stateToLedger } from './proving.ts';
 import {
   emit,
   evaluateStart,
@@ -35,7 +35,7 @@ export async function train(peer: Peer, signal: AbortSignal): Promise<void> {
       continue;
     }
     work = await (peer.pipeline.isDriver ? driveRound(peer, work, signal) : serveRound(peer, signal));
-    await contribute(peer, signal);
+    await contribute(peer, work, signal);
     const list = await decide(peer, signal);
     const closed = list && (await outerStep(peer, list, signal));
     if (!closed) {
@@ -119,6 +119,8 @@ async function closeAgain(peer: Peer, signal: AbortSignal): Promise<boolean> {
 async function leaveRound(peer: Peer, round: number, position: Position): Promise<void> {
   const { contribution } = peer;
   await standAt(peer, position);
+  // It was given this state, and holds it now: a cohort of two agrees on nothing without its word.
+  if (position.round > 0) stateToLedger(peer, { round: position.round - 1, position: peer.position });
   const work: RoundWork = { round, losses: [], tokens: 0 };
   await prove(peer, { round, contribution, work, position: peer.position });
 }
@@ -243,7 +245,7 @@ function isServed(peer: Peer): boolean {
 }
 
 /** pseudo-gradient → compress → announce; nothing if the round was closed without us or no step was made. */
-async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
+async function contribute(peer: Peer, work: RoundWork, signal: AbortSignal): Promise<void> {
   const isOver = peer.coordinator.isDecided() && !peer.coordinator.ownShare();
   if (signal.aborted || isOver || findLag(peer)) return;
   const { step, round } = await peer.options.replica.position();
@@ -256,6 +258,7 @@ async function contribute(peer: Peer, signal: AbortSignal): Promise<void> {
   peer.contribution = blobHash;
   await peer.coordinator.contribute({ blob, blobHash }, batches);
   emit(peer, { type: 'contribution', round, batches, blobBytes: blob.length, blobHash });
+  await proveFirst(peer, { round, contribution: blobHash, work });
 }
 
 /** fetch → screen → certify: waits for the decided list; undefined when the network has gone on without us. */

@@ -3,6 +3,7 @@
  * rate, plausibility. A training claim that passes them mints its reward into a duty. Wire: `proofFields`.
  */
 import { accept, type Outcome, reject } from '../../std/outcome.ts';
+import { isAuditedFirst } from '../clearance.ts';
 import type { Draft } from '../draft.ts';
 import { noteDuty } from '../duties.ts';
 import { accountOf, chainOf, credit, mint } from '../money.ts';
@@ -10,7 +11,8 @@ import { checkPlausible, hourMs } from '../plausibility.ts';
 import type { LedgerPolicy } from '../policy.ts';
 import { intervalsOf, type ProofBody, proofFields, proofKey, proofOf } from '../proof.ts';
 import { proofReward, replicasOf } from '../reward.ts';
-import type { Author, BlockContext, TransactionRule } from '../rules.ts';
+import { newestRound } from '../rounds.ts';
+import type { Author, BlockContext, LedgerConstants, TransactionRule } from '../rules.ts';
 import { isConvicted } from '../slash.ts';
 import type { ProverRow } from '../tables.ts';
 import { isBonded, proofsToVest, proverOf, releaseVested } from '../vesting.ts';
@@ -100,6 +102,18 @@ function accepted(
   const reward = minted - fee;
   const first = isBonded(policy, prover, number, reward);
   const intervals = intervalsOf(body, policy.intervalSteps);
-  noteDuty(draft, context, { key, prover: nodeId, proof: number, first, intervals, reward });
+  const contribution = awaited(draft, body, nodeId, constants);
+  noteDuty(draft, context, { key, prover: nodeId, proof: number, first, intervals, reward, contribution });
   releaseVested(draft, nodeId, proofsToVest(policy, chainOf(draft).provers));
+}
+
+/** Its contribution, if the round is not closed and takes it in only after this audit. */
+function awaited(
+  draft: Draft,
+  { round, stage, contribution }: ProofBody,
+  nodeId: string,
+  constants: LedgerConstants,
+): Uint8Array | null {
+  const isOpen = (newestRound(draft) ?? -1) < round;
+  return isOpen && isAuditedFirst(draft, constants, { round, stage, nodeId }) ? contribution : null;
 }

@@ -56,7 +56,7 @@ test('the decided list closes a round, and the next one only a later', () => {
 test('lists that close nothing', () => {
   const world = ledgerWorld();
   const forged = entry(world, 1).with(4, 11);
-  assert.equal(take(world, closing(world, 1, [])), 'malformed-round');
+  assert.equal(take(world, closing(world, 1, [])), 'nothing-listed');
   assert.equal(take(world, closing(world, 1, ['x'])), 'malformed-announcement');
   assert.equal(take(world, closing(world, 1, [forged])), 'bad-signature');
   assert.equal(take(world, closing(world, 1, [entry(world, 2)])), 'wrong-round');
