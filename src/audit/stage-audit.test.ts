@@ -1,6 +1,7 @@
 /** Each kind of stage is audited on a real small model: honest work stands, and every lie is found, with its code. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   auditStage,
   claimIn,
@@ -12,7 +13,7 @@ import {
   stageWorld,
 } from '../../test/stage-world.ts';
 import { signNorm } from '../pipeline/seals.ts';
-import { type StepEvidence, stepEvidenceHash } from '../pipeline/step-evidence.ts';
+import { encodeStepEvidence, type StepEvidence, stepEvidenceHash } from '../pipeline/step-evidence.ts';
 import { encodeWorkList, workHash, workOf } from '../pipeline/work-list.ts';
 import { sha256Hex } from '../std/hash.ts';
 
@@ -227,4 +228,28 @@ test('bytes that are no list and no evidence are the prover’s lie, for they ha
   );
   assert.equal(again.code, 'wrong-work');
   assert.equal(stages, 3);
+});
+
+test('property: whatever a prover has committed to, an audit ends with a verdict', async () => {
+  const byte = fc.record({ at: fc.nat(), to: fc.nat(255), inList: fc.boolean(), stage: fc.nat(stages - 1) });
+  await fc.assert(
+    fc.asyncProperty(byte, async ({ at, to, inList, stage }) => {
+      const prover = honest.provers[stage]!;
+      const change = (bytes: Uint8Array) => bytes.with(at % bytes.length, to);
+      const list = workOf(prover.steps);
+      const evidence = change(encodeStepEvidence(prover.steps[0]!));
+      const named = encodeWorkList(list.with(0, { ...list[0]!, evidence: sha256Hex(evidence) }));
+      const committed = inList ? change(encodeWorkList(list)) : named;
+      const claim = { ...(await claimIn(prover)), work: sha256Hex(committed) };
+      const found = await auditStage(honest, prover, claim, early, (hash, bytes) => {
+        if (hash === claim.work) return committed;
+        return hash === sha256Hex(evidence) ? evidence : bytes;
+      });
+      // What the list says of steps outside of the interval is for the audits of those.
+      const isOther = inList || stepEvidenceHash(prover.steps[0]!) === sha256Hex(evidence);
+      if (found.verdict === 'valid') assert.ok(isOther, `${at} ${to}`);
+      else assert.match(found.code, /^(wrong-work|unsigned-work|withheld)$/);
+    }),
+    { numRuns: 150 },
+  );
 });
