@@ -47,6 +47,8 @@ export interface EvidenceShelf extends EvidenceSource {
   /** Bytes under their own SHA-256, which the caller has checked. */
   putBytes(hash: HashHex, bytes: Uint8Array): void;
   bytesOf(hash: HashHex): Uint8Array | undefined;
+  /** Hashes of the states, and of the bytes, that are here. */
+  contents(): { readonly states: readonly HashHex[]; readonly bytes: readonly HashHex[] };
   /** After the verdict. */
   forget(stateHash: HashHex): void;
   readonly bytes: number;
@@ -58,7 +60,8 @@ interface Shelved {
 }
 
 /** Beside the states, which go by their hashes. */
-const bytesName = (hash: HashHex) => `bytes/${hash}`;
+const bytesPrefix = 'bytes/';
+const bytesName = (hash: HashHex) => `${bytesPrefix}${hash}`;
 
 /** Keeps at most so many bytes: the states put longest ago go first. */
 export function createEvidenceShelf({ bytesMax }: { readonly bytesMax: number }): EvidenceShelf {
@@ -96,6 +99,14 @@ export function createEvidenceShelf({ bytesMax }: { readonly bytesMax: number })
     },
     putBytes: (hash, bytes) => putIndex(bytesName(hash), bytes),
     bytesOf: (hash) => states.get(bytesName(hash))?.encoded,
+    contents: () => {
+      const names = [...states.keys()];
+      const isBytes = (name: string) => name.startsWith(bytesPrefix);
+      return {
+        states: names.filter((name) => !isBytes(name)),
+        bytes: names.filter(isBytes).map((name) => name.slice(bytesPrefix.length)),
+      };
+    },
     index: async (stateHash) => states.get(stateHash)?.encoded,
     leaf: async (stateHash, index) => {
       const hash = states.get(stateHash)?.leaves.get(index);

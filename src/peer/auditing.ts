@@ -135,7 +135,8 @@ async function keepForRestart(a: Auditing): Promise<void> {
     if (state.get('duty', key)!.prover === nodeId) rounds.add((await claimOfDuty(ledger, key))?.round ?? -1);
   if (claims().due > 0) for (const before of [1, 2]) rounds.add(round() - before);
   const needed = [...rounds].flatMap((one) => [one, one - 1]).filter((one) => one >= 0);
-  const isAll = await a.kept.keep(replica, work, [...new Set(needed)]);
+  const own = { shelf: a.own, replica, work, rounds: [...new Set(needed)] };
+  const isAll = await a.kept.keep(own);
   if (!isAll) warn(a, 'evidence-not-kept', 'there is more of it than is written when a node stops');
 }
 

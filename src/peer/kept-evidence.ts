@@ -3,7 +3,7 @@
  * still has is written to the node's store when it stops, and served from there until no verdict is awaited. A node that is
  * killed has no time for that. It knows no duties.
  */
-import { type EvidenceSource, replicaSource } from '../audit/evidence.ts';
+import { type EvidenceShelf, type EvidenceSource, replicaSource } from '../audit/evidence.ts';
 import type { StageWork } from '../audit/provide.ts';
 import { decodeStateIndex } from '../diloco/local-state.ts';
 import type { StageReplica } from '../diloco/replica.ts';
@@ -23,18 +23,22 @@ export const keptBytesMax = 2 ** 30;
 
 type Prover = Pick<StageReplica, 'record' | 'evidenceIndex' | 'evidenceLeaf'>;
 
+export interface OwnEvidence {
+  /** What is drawn already. */
+  readonly shelf: EvidenceShelf;
+  readonly replica: Prover;
+  readonly work: StageWork | undefined;
+  /** Rounds of which something may be drawn: newest first. */
+  readonly rounds: readonly number[];
+}
+
 export interface KeptEvidence extends EvidenceSource {
   /** The list of a stage's steps, one of them, rows: by their SHA-256. */
   bytes(hash: HashHex): Promise<Uint8Array | undefined>;
   /** Nothing is kept. */
   readonly isEmpty: boolean;
-  /** Writes what is left of these rounds, newest first, up to so many bytes; false when they were not enough. */
-  keep(
-    replica: Prover,
-    work: StageWork | undefined,
-    rounds: readonly number[],
-    bytesMax?: number,
-  ): Promise<boolean>;
+  /** Writes what is left of it, up to so many bytes; false when they were not enough. */
+  keep(evidence: OwnEvidence, bytesMax?: number): Promise<boolean>;
   /** All verdicts are there. */
   forget(): Promise<void>;
 }
@@ -54,7 +58,7 @@ export async function openKeptEvidence(store: Store): Promise<KeptEvidence> {
     get isEmpty() {
       return names.size === 0;
     },
-    keep: async (replica, work, rounds, bytesMax = keptBytesMax) => {
+    keep: async ({ shelf, replica, work, rounds }, bytesMax = keptBytesMax) => {
       let left = bytesMax;
       const put = async (name: string, bytes: Uint8Array) => {
         if (names.has(name)) return;
@@ -64,8 +68,11 @@ export async function openKeptEvidence(store: Store): Promise<KeptEvidence> {
         names.add(name);
       };
       try {
+        const { states, bytes } = shelf.contents();
+        for (const hash of states) await keepState(shelf, hash, put);
+        for (const hash of bytes) await put(bytesName(hash), shelf.bytesOf(hash)!);
         for (const round of [...rounds].sort((a, b) => b - a)) {
-          await keepStates(replica, round, put);
+          await keepRound(replica, round, put);
           if (work) await keepSteps(work, round, put);
         }
         return true;
@@ -88,21 +95,22 @@ const outOfRoom = new Error('no room for more evidence');
 type Put = (name: string, bytes: Uint8Array) => Promise<void>;
 
 /** The agreed state that the round began from, and of its recorded states those of which copies are kept. */
-async function keepStates(replica: Prover, round: number, put: Put): Promise<void> {
+async function keepRound(replica: Prover, round: number, put: Put): Promise<void> {
   const record = await replica.record(round);
   if (!record) return;
-  const source = replicaSource(replica);
   const kept = record.boundaries.filter((boundary) => boundary.kept).map(({ hash }) => hash);
-  for (const hash of [record.base, ...kept]) {
-    const encoded = await source.index(hash);
-    const index = encoded && decodeStateIndex(encoded);
-    if (!encoded || !index?.ok) continue;
-    await put(indexName(hash), encoded);
-    for (const [number, leafHash] of index.value.leaves.entries()) {
-      // Of an agreed state only the weights can be had.
-      const bytes = await source.leaf(hash, number);
-      if (bytes) await put(leafName(leafHash), bytes);
-    }
+  for (const hash of [record.base, ...kept]) await keepState(replicaSource(replica), hash, put);
+}
+
+/** Of some states only a part can be had: of agreed ones the weights. */
+async function keepState(source: EvidenceSource, hash: HashHex, put: Put): Promise<void> {
+  const encoded = await source.index(hash);
+  const index = encoded && decodeStateIndex(encoded);
+  if (!encoded || !index?.ok) return;
+  await put(indexName(hash), encoded);
+  for (const [number, leafHash] of index.value.leaves.entries()) {
+    const bytes = await source.leaf(hash, number);
+    if (bytes) await put(leafName(leafHash), bytes);
   }
 }
 
