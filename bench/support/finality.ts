@@ -11,9 +11,9 @@ import { memoryLedgerStore } from '../../src/ledger/memory-store.ts';
 import { must } from '../../src/std/assert.ts';
 import { seededRandom } from '../../src/std/random.ts';
 import { memoryStore } from '../../src/std/store.ts';
-import { createVirtualNetwork, settle } from '../../test/virtual-network.ts';
 import { startValidator, validatorNetwork } from './validator.ts';
 import type { FromValidator, ToValidator } from './validator-process.ts';
+import { createVirtualNetwork } from './virtual-network.ts';
 
 export interface Finality {
   readonly validators: number;
@@ -77,18 +77,17 @@ export interface VirtualFinalityOptions {
 export async function virtualFinality(options: VirtualFinalityOptions): Promise<Finality> {
   const { validators, transactions, rttMs, meanGapMs } = options;
   const { network, keys } = validatorNetwork(validators);
-  const net = createVirtualNetwork(validators);
-  net.link = () => ({ delayMs: rttMs / 2, lost: false });
+  const net = createVirtualNetwork({ delayMs: rttMs / 2 });
+  const transports = keys.map(({ nodeId }) => net.join(nodeId));
   const times: Times = new Map();
-  const nodes = await settle(
-    net,
+  const nodes = await net.settle(
     Promise.all(
       keys.map((_, index) =>
         startValidator({
           network,
           keys,
           index,
-          transport: net.transports[index]!,
+          transport: transports[index]!,
           clock: net.clock,
           store: memoryStore(),
           ledger: memoryLedgerStore(),

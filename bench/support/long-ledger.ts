@@ -3,20 +3,17 @@
  * consensus, in virtual time that ends about now, then kept by the node's own stores.
  */
 import { join } from 'node:path';
-import { createVirtualClock } from '../../sim/virtual-clock.ts';
 import type { KeyPair } from '../../src/identity/keys.ts';
 import type { Change } from '../../src/ledger/draft.ts';
 import { memoryLedgerStore } from '../../src/ledger/memory-store.ts';
 import type { LedgerHead, LedgerStore, NewBlock } from '../../src/ledger/store.ts';
-import { createMemoryHub } from '../../src/net/memory-transport.ts';
 import type { NetworkManifest } from '../../src/peer/network.ts';
 import { openLedgerDatabase } from '../../src/platform/nodejs/ledger-database.ts';
 import { folderStore } from '../../src/platform/nodejs/store.ts';
-import { seededRandom } from '../../src/std/random.ts';
 import { memoryStore } from '../../src/std/store.ts';
-import { createVirtualNetwork, settle } from '../../test/virtual-network.ts';
 import { accountNamed } from './ledger-blocks.ts';
 import { startValidator } from './validator.ts';
+import { createVirtualNetwork } from './virtual-network.ts';
 
 export interface LongLedgerOptions {
   readonly network: NetworkManifest;
@@ -34,29 +31,27 @@ const pauseMs = 300;
 
 export async function writeLongLedger(options: LongLedgerOptions): Promise<LedgerHead> {
   const { network, key, directory, blocks, transfers, accounts } = options;
-  const clock = createVirtualClock(Date.now() - pauseMs * (blocks + 100));
-  const hub = createMemoryHub({ clock, random: seededRandom(new Uint8Array(16)) });
+  const net = createVirtualNetwork({ startMs: Date.now() - pauseMs * (blocks + 100), delayMs: 1 });
   const votes = memoryStore();
   const recorded = recordingStore();
-  const net = { ...createVirtualNetwork(0), clock, hub };
   const starting = startValidator({
     network,
     keys: [key],
     index: 0,
-    transport: hub.join(key.nodeId),
-    clock,
+    transport: net.join(key.nodeId),
+    clock: net.clock,
     store: votes,
     ledger: recorded.store,
   });
-  const validator = await settle(net, starting);
+  const validator = await net.settle(starting);
   const { node } = validator;
   for (let sent = 0; node.head().number < blocks; ) {
     const before = node.head().number;
     for (let i = 0; i < transfers; i++) validator.pay(accountNamed(sent++ % accounts));
-    await clock.run(clock.nowMs() + pauseMs);
+    await net.run(pauseMs);
     if (node.head().number === before) throw new Error(`no block after ${before}`);
   }
-  await settle(net, node.close());
+  await net.settle(node.close());
   const database = await openLedgerDatabase({
     path: join(directory, 'ledger.sqlite'),
     networkId: network.networkId,

@@ -305,26 +305,6 @@ test('a node takes decided blocks from a peer, and no forged ones', async () => 
   );
 });
 
-test('an application hears of payloads that are decided together before the first is delivered', async () => {
-  const group = createGroup(4, 1);
-  for (let index = 0; index < 4; index++) await group.open(index);
-  const coming: string[] = [];
-  const node = await group.open(4, {
-    application: {
-      coming: (payloads) => {
-        assert.equal(node.delivered.length, 0);
-        coming.push(...payloads.map((payload) => new TextDecoder().decode(payload)));
-      },
-    },
-  });
-  group.reaches = (_from, to) => to !== 4;
-  await decideRounds(group, 3);
-  assert.ok(node.replica.adopt(group.nodes.get(0)!.replica.decidedSince(0)).ok);
-  await group.run(10);
-  assert.equal(coming.length, 3);
-  assert.deepEqual(node.delivered, coming);
-});
-
 test('what is kept of the past is bounded, and still ends in a certificate', async () => {
   const group = createGroup(1);
   const node = await group.open(0, { limits: { decidedBlocksKept: 3 } });

@@ -1,4 +1,7 @@
-/** A member that crashes at any write, and starts again from its store, never contradicts itself. */
+/**
+ * A member that crashes at any write, and starts again from its store, never contradicts itself; and what it missed is
+ * announced to its application before it is delivered.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createGroup, type Group } from '../../test/consensus-group.ts';
@@ -129,4 +132,27 @@ test('a damaged store is one clear error', async () => {
       (error) => error instanceof CodedError && error.code === 'consensus-store-damaged',
     );
   }
+});
+
+test('an application hears of payloads that are decided together before the first is delivered', async () => {
+  const group = createGroup(4, 1);
+  for (let index = 0; index < 4; index++) await group.open(index);
+  const coming: string[] = [];
+  const node = await group.open(4, {
+    application: {
+      coming: (payloads) => {
+        assert.equal(node.delivered.length, 0);
+        coming.push(...payloads.map((payload) => new TextDecoder().decode(payload)));
+      },
+    },
+  });
+  group.reaches = (_from, to) => to !== 4;
+  for (let round = 0; round < 3; round++) {
+    group.wakeAll();
+    await group.run(100);
+  }
+  assert.ok(node.replica.adopt(group.nodes.get(0)!.replica.decidedSince(0)).ok);
+  await group.run(10);
+  assert.equal(coming.length, 3);
+  assert.deepEqual(node.delivered, coming);
 });
