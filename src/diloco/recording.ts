@@ -68,6 +68,21 @@ const roundsMax = 8;
 const roundsMin = 2;
 /** Arrays kept for the next copies: those of one state and of a round's feedback. */
 const freeMax = 4;
+/** States that a replay made again, beside the budget. */
+const replayedMax = 2;
+
+/**
+ * The most bytes that copies take at any time, of a replica with `flat` elements whose rounds have so many intervals:
+ * what the budget allows or, if that is more, what is kept whatever it says; what a replay made; arrays for the next
+ * copies; and the newest state, which is there before older ones go.
+ */
+export function recordingBytesMax(flat: number, intervals: number, bytesMax = evidenceBytesDefault): number {
+  const ofState = copiedTensors.length;
+  const everything = roundsMax * (ofState * (intervals + 1) + 1);
+  const ends = roundsMin * (2 * ofState + 1);
+  const kept = Math.min(everything, Math.max(ends, Math.floor(bytesMax / (4 * flat))));
+  return 4 * flat * (kept + ofState * replayedMax + freeMax + ofState);
+}
 
 export interface Recorder {
   /** Whether the state the replica stands in may go on as it is: it follows from recorded ones, or nothing is claimed of it. */
@@ -259,7 +274,7 @@ export function createRecorder(
       const leaves = [...copiedTensors.flatMap(hashes), ...round.feedbackLeaves];
       const again = entryOf(place, leaves, copyAll());
       if (again.hash !== recorded.hash) return false;
-      replayed = [...replayed.filter((entry) => entry.hash !== again.hash), again].slice(-2);
+      replayed = [...replayed.filter((entry) => entry.hash !== again.hash), again].slice(-replayedMax);
       reclaim();
       return true;
     },

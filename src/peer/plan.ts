@@ -3,6 +3,7 @@
 import type { ReExecutorSettings } from '../audit/re-execute.ts';
 import type { BlobShape } from '../diloco/compression/blob.ts';
 import type { ReplicaSettings } from '../diloco/local-replica.ts';
+import { recordingBytesMax } from '../diloco/recording.ts';
 import { cutStages } from '../model/stage-cut.ts';
 import { stageFlatLength } from '../optim/segments.ts';
 import { stageBills } from '../pipeline/memory-bill.ts';
@@ -10,6 +11,7 @@ import { assert } from '../std/assert.ts';
 import { encodeCanonical } from '../std/codec.ts';
 import { taggedHash } from '../std/hash.ts';
 import type { NetworkManifest } from './network.ts';
+import { defaultLedger } from './policy.ts';
 
 /** 32 bytes, and others for every stage. `stageIndex` counts from 0. */
 export function planHash(
@@ -33,14 +35,22 @@ export function stageShapes({ model, training, outer }: NetworkManifest): readon
 /** Drivers that a replica of a later stage serves at once: its own, and a neighbour's that lost its replica. */
 const driversServed = 2;
 
-/** Memory that a node of each stage needs, in bytes; with `stages`, when the model is cut so. Throws as `cutStages` does. */
+/**
+ * Memory that a node of each stage needs, in bytes, copies for audits included; with `stages`, when the model is cut so.
+ * `ledger`: that of a network of such rounds unless given. Throws as `cutStages` does.
+ */
 export function stageBytes(
-  { model, training }: Pick<NetworkManifest, 'model' | 'training'>,
+  { model, training, ledger }: Pick<NetworkManifest, 'model' | 'training'> & Partial<NetworkManifest>,
   stages = training.stages,
 ): readonly number[] {
-  const { batch, sequence, microbatches } = training;
+  const { batch, sequence, microbatches, innerSteps } = training;
   const paths = stages === 1 ? 1 : driversServed;
-  return stageBills(model, stages, { batch, sequence, microbatches: paths * microbatches, paths });
+  const bills = stageBills(model, stages, { batch, sequence, microbatches: paths * microbatches, paths });
+  const { intervalSteps } = ledger ?? defaultLedger(innerSteps, stages);
+  const intervals = Math.ceil(innerSteps / intervalSteps);
+  return cutStages(model, stages).map(
+    (stage, index) => bills[index]! + recordingBytesMax(stageFlatLength(model, stage), intervals),
+  );
 }
 
 /** What a replica of this stage of the network is made from. */
