@@ -63,6 +63,17 @@ const violations = reports.filter((report) => !report.ok);
 const good = scenario.canary
   ? violations.some(({ property }) => property === 'agreement')
   : violations.length === 0;
+if (scenario.means && !options.json) {
+  const sums = new Map<string, { sum: number; count: number }>();
+  for (const report of reports) {
+    for (const [name, value] of report.ok ? Object.entries(report.result.numbers) : []) {
+      const { sum, count: known } = sums.get(name) ?? { sum: 0, count: 0 };
+      sums.set(name, { sum: sum + value, count: known + 1 });
+    }
+  }
+  for (const [name, { sum, count: known }] of sums)
+    process.stdout.write(`${(sum / known).toFixed(3).padStart(8)}  ${name}\n`);
+}
 if (options.json) process.stdout.write(`${JSON.stringify({ scenario: scenario.name, reports, good })}\n`);
 else if (scenario.canary)
   process.stdout.write(`canary: ${violations.length} of ${count} seeds show a violation\n`);

@@ -1,7 +1,7 @@
 /** Runs seeds of a scenario and collects what happened. Knows scenarios by name; prints nothing. */
 import { consensusCanary, consensusScenario } from './consensus/scenario.ts';
 import { dilocoCanary, dilocoScenario, stagesScenario } from './diloco/scenario.ts';
-import { auditsScenario } from './ledger/scenario.ts';
+import { auditsScenario, economyScenario } from './ledger/scenario.ts';
 import { pipelineScenario } from './pipeline/scenario.ts';
 import { replayCommand, type Scenario, type ScenarioResult, Violation } from './scenario.ts';
 
@@ -13,6 +13,7 @@ export const scenarios: readonly Scenario[] = [
   dilocoCanary,
   pipelineScenario,
   auditsScenario,
+  economyScenario,
 ];
 
 export type SeedReport = { readonly seed: number } & (

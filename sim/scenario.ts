@@ -26,6 +26,8 @@ export interface Scenario {
   readonly description: string;
   /** A canary must find a violation for some seed: it shows that the checkers can see. */
   readonly canary?: boolean;
+  /** Its numbers are worth reading: their means over all seeds that have them are printed. */
+  readonly means?: boolean;
   run(seed: number): Promise<ScenarioResult>;
 }
 

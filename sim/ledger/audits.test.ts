@@ -3,7 +3,15 @@ import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { installSha256 } from '../../src/std/hash.ts';
 import { runEconomy } from './economy.ts';
-import { assertSound, caughtShare, dayOfProfits, policyAt } from './scenario.ts';
+import {
+  assertSound,
+  caughtShare,
+  memberProfits,
+  policyAt,
+  proverProfits,
+  selfPayingShare,
+} from './profits.ts';
+import { assertNoProfit } from './scenario.ts';
 import { falsifies, honest } from './strategies.ts';
 
 installSha256((bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()));
@@ -14,12 +22,22 @@ test('who falsifies 20% of its proofs at 20% audited is caught within 50 with pr
 });
 
 test('no cheater earns more than 5% of honest profit, thrown-away names included; more honest work earns more', () => {
-  const [full, half, ...rest] = dayOfProfits({ seed: 1, rate: 200, each: 1 });
-  assert.equal(full!.share, 1);
-  assert.ok(half!.share > 0 && half!.share < 1);
-  const shares = rest.filter(({ name }) => name !== 'falsifies 1%');
-  for (const { name, share } of shares) assert.ok(share <= 0.05, `${name} ${share}`);
-  assert.ok(rest.every(({ share }) => share < 1));
+  const provers = proverProfits({ seed: 1, rate: 200, each: 2, hours: 12, minutes: 3 });
+  const others = memberProfits({ seed: 1, rate: 200, each: 1, hours: 6 });
+  assertNoProfit(provers, [...others, selfPayingShare()]);
+  assert.ok(provers.length >= 20 && others.length >= 7);
+});
+
+test('where auditors have little time nobody is paid for what they had no time for', () => {
+  const scarce = policyAt(500, { auditsPerBlockMax: 1, auditsOpenMax: 1, bondProofs: 0 });
+  const operators = [...Array.from({ length: 11 }, () => honest), falsifies(1)];
+  const validators = ['honest', 'honest', 'honest', 'honest'] as const;
+  const result = runEconomy({ seed: 1, policy: scarce, operators, comeBack: false, validators, blocks: 400 });
+  assertSound(result);
+  const cheat = result.operators.at(-1)!;
+  assert.ok(cheat.caughtAfter! > 4, 'audits are few');
+  assert.equal(cheat.profit, 0, 'and it was paid nothing before the first');
+  assert.ok(result.operators.slice(0, -1).every(({ profit }) => profit > 0));
 });
 
 test('the first false proof of a new name is the last', () => {
@@ -28,7 +46,7 @@ test('the first false proof of a new name is the last', () => {
     policy: policyAt(50),
     operators: [falsifies(1), falsifies(1), honest],
     comeBack: false,
-    auditors: 4,
+    validators: ['honest', 'honest', 'honest', 'honest'],
     blocks: 30,
   });
   assertSound(result);

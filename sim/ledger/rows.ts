@@ -2,7 +2,9 @@
 import type { Draft } from '../../src/ledger/draft.ts';
 import { type TableName, type Tables, tableNames } from '../../src/ledger/tables.ts';
 
-export function createRows(): Draft {
+export type Rows = Draft;
+
+export function createRows(): Rows {
   const tables = new Map(tableNames.map((name) => [name, new Map<string, Tables[TableName]>()]));
   const sorted = new Map<TableName, readonly string[]>();
   return {

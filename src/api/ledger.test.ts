@@ -98,10 +98,18 @@ test('an account says all it has, and proves it', async () => {
       key: alice.nodeId,
       row: {
         ...{ publicKey: alice.publicKey, proofs: 3, nonce: 9, after: null, round: 1, step: 2, recentMs: [1] },
-        ...{ bond: 40n, openDuties: 0, challenged: 0, cleared: null, answered: 0, convicted: false },
+        ...{
+          bond: 40n,
+          openDuties: 0,
+          challenged: 0,
+          cleared: null,
+          answered: 0,
+          audits: 0,
+          convicted: false,
+        },
         vesting: [
-          [1, 5n],
-          [2, 6n],
+          [1, 5n, 0],
+          [2, 6n, 0],
         ],
       },
     },

@@ -65,12 +65,16 @@ function inDrawnOrder(seed: Uint8Array, candidates: readonly Candidate[]): Candi
 }
 
 /**
- * `hasWaiting`: a round waits for the proof's contribution, which only an audit of the last interval compares with the work:
- * that one is drawn in half of the cases.
+ * One of so many draws is the last interval, for only there the contribution is checked that everybody will use; every second
+ * one where a round waits for it.
  */
-export function drawInterval(seed: Uint8Array, key: string, intervals: number, hasWaiting = false): number {
+const lastIntervalEvery = { always: 4, awaited: 2 };
+
+export function drawInterval(seed: Uint8Array, key: string, intervals: number, isAwaited = false): number {
   const random = seededRandom(drawSeed('audit-interval', seed, key, 0));
-  return hasWaiting && uniformBelow(random, 2) === 0 ? intervals - 1 : uniformBelow(random, intervals);
+  const every = isAwaited ? lastIntervalEvery.awaited : lastIntervalEvery.always;
+  const isLast = uniformBelow(random, every) === 0;
+  return isLast ? intervals - 1 : uniformBelow(random, intervals);
 }
 
 export interface AuditorDraw {

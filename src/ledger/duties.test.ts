@@ -61,7 +61,7 @@ test('a duty is drawn two blocks later, for two members and an interval', () => 
 });
 
 test('a claim that two auditors found true stands: a bond, and fees for the two', () => {
-  const { world, prover } = setup();
+  const { world, prover } = setup({ policy: { auditShare: 0 } });
   prover.prove();
   const proposers = new Map(world.founders.map(({ nodeId }) => [nodeId, world.balance(nodeId)]));
   settleAll(world, findsTrue);
@@ -90,8 +90,30 @@ test('a prover never audits itself', () => {
   assert.ok(world.state.get('prover', prover.key.nodeId)!.bond > 0n);
 });
 
+test('auditors earn what making the interval did, and half of the reward at most', () => {
+  for (const [auditShare, steps, fee] of [
+    // A quarter of 450,000 less 10: four intervals.
+    [1000, 20, 112_497n],
+    [500, 20, 56_248n],
+    // One interval: half of 112,490 is for the two.
+    [1000, 5, 28_122n],
+  ] as const) {
+    const world = ledgerWorld({ policy: { auditShare } });
+    const prover = proverIn(world, namedKey('prover'), steps);
+    prover.prove();
+    const before = new Map(world.founders.map(({ nodeId }) => [nodeId, world.balance(nodeId)]));
+    settleAll(world, findsTrue);
+    const gains = world.founders.map(({ nodeId }) => world.balance(nodeId) - before.get(nodeId)!);
+    assert.deepEqual(
+      gains.filter((gain) => gain > 0n),
+      [fee, fee],
+    );
+    world.checkSupply();
+  }
+});
+
 test('guilt that a larger committee confirms takes everything, and half goes to who found it', () => {
-  const { world, prover } = setup();
+  const { world, prover } = setup({ policy: { auditShare: 0 } });
   const { nodeId } = prover.key;
   giveStake(world, nodeId, 5_000_000n);
   prover.prove();

@@ -6,7 +6,7 @@
 import { must } from '../std/assert.ts';
 import { type Candidate, drawAuditors, drawAudits, drawInterval } from './audit-draw.ts';
 import type { Draft, LedgerView } from './draft.ts';
-import { chainOf, credit } from './money.ts';
+import { chainOf, credit, shareOf } from './money.ts';
 import type { LedgerPolicy } from './policy.ts';
 import type { BlockContext } from './rules.ts';
 import { lastTier, rule } from './ruling.ts';
@@ -119,7 +119,7 @@ function drawDue(draft: Draft, context: BlockContext, due: readonly Candidate[])
   const draw = drawAudits(seed, firstDraws, { auditsPerBlockMax: slots }, rate);
   for (const [key, duty] of draw.passed) {
     draft.delete('duty', key);
-    reward(draft, duty, duty.reward);
+    reward(draft, duty, duty.reward, 0);
   }
   for (const [key, duty] of draw.later) {
     if (duty.interval < 0) draft.put('duty', key, { ...duty, interval: 0 });
@@ -157,10 +157,10 @@ function open(
 }
 
 /** Gives the prover what a standing claim earned. Called with the duty gone from its table. */
-function reward(draft: Draft, duty: DutyRow, amount: Amount): void {
-  const prover = must(draft.get('prover', duty.prover), 'the prover of a duty');
-  const rewarded = vest(prover, duty.proof, duty.first, amount);
-  draft.put('prover', duty.prover, { ...rewarded, openDuties: prover.openDuties - 1 });
+function reward(draft: Draft, duty: DutyRow, amount: Amount, audited: 0 | 1): void {
+  const row = must(draft.get('prover', duty.prover), 'the prover of a duty');
+  const prover = { ...row, audits: row.audits + audited, openDuties: row.openDuties - 1 };
+  draft.put('prover', duty.prover, vest(prover, duty.proof, duty.first, amount));
 }
 
 /** The contribution may enter its round. */
@@ -177,10 +177,10 @@ function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow)
     return;
   }
   const right = ruling.right.filter((node) => !isConvicted(draft, node));
-  const left = duty.reward - payAuditors(draft, policy, right, duty.reward);
+  const left = duty.reward - payAuditors(draft, policy, right, duty);
   if (ruling.kind === 'stands') {
     draft.delete('duty', key);
-    reward(draft, duty, left);
+    reward(draft, duty, left, 1);
     if (duty.contribution) clear(draft, duty.prover, duty.contribution);
   } else {
     draft.put('duty', key, { ...duty, reward: left });
@@ -192,15 +192,22 @@ function settle(draft: Draft, context: BlockContext, key: string, duty: DutyRow)
   }
 }
 
+/** For doing an interval again: a share of what making it earned, for whoever audits for less than its cost will not. */
+function feeOf({ feePerAudit, auditShare }: LedgerPolicy, { reward, intervals }: DutyRow): Amount {
+  const share = shareOf(reward, auditShare) / BigInt(Math.max(1, intervals));
+  return share > BigInt(feePerAudit) ? share : BigInt(feePerAudit);
+}
+
 /**
  * Fees come out of the audited reward, half of it at most, whatever the verdict: a name that is thrown away leaves nothing
  * else to pay those who recognised it. What they sum to.
  */
-function payAuditors(draft: Draft, policy: LedgerPolicy, right: readonly string[], reward: Amount): Amount {
+function payAuditors(draft: Draft, policy: LedgerPolicy, right: readonly string[], duty: DutyRow): Amount {
   if (right.length === 0) return 0n;
   const auditors = BigInt(right.length);
-  const affordable = reward / 2n / auditors;
-  const fee = affordable < BigInt(policy.feePerAudit) ? affordable : BigInt(policy.feePerAudit);
+  const affordable = duty.reward / 2n / auditors;
+  const asked = feeOf(policy, duty);
+  const fee = affordable < asked ? affordable : asked;
   for (const node of right) credit(draft, node, fee);
   return fee * auditors;
 }

@@ -57,6 +57,8 @@ export const ledgerPolicySchema = z.strictObject({
   reporterShare: permille.default(500),
   feePerProof: amount.default(10),
   feePerAudit: amount.default(1_000),
+  /** Of what the audited interval earned, for each auditor; at least `feePerAudit`. */
+  auditShare: permille.default(1000),
 
   /** Stake that lets a node vote. */
   memberStakeMin: amount.default(1_000_000_000),

@@ -52,8 +52,10 @@ export interface ProverRow {
   readonly step: number;
   /** Timestamps of accepted proofs within the last hour, oldest first. */
   readonly recentMs: readonly number[];
-  /** Rewards that are not paid out yet, oldest first: [number of the proof among the prover's, amount]. */
-  readonly vesting: readonly (readonly [number, Amount])[];
+  /** Audits of its proofs that have ended well so far. */
+  readonly audits: number;
+  /** Rewards that are not paid out yet, oldest first: [number of the proof among the prover's, amount, audits by then]. */
+  readonly vesting: readonly (readonly [number, Amount, number])[];
   /** Locked rewards of its first proofs. */
   readonly bond: Amount;
   /** Audits of its proofs that have no verdict yet. */

@@ -34,9 +34,9 @@ test('the audit rate follows the number of provers, and vesting follows the rate
 test('rewards vest in the order of their proofs, whenever their audits end', () => {
   const later = vest(vest(vest(row, 5, false, 50n), 3, false, 30n), 4, false, 40n);
   assert.deepEqual(later.vesting, [
-    [3, 30n],
-    [4, 40n],
-    [5, 50n],
+    [3, 30n, 0],
+    [4, 40n, 0],
+    [5, 50n, 0],
   ]);
   assert.equal(vest(row, 1, true, 7n).bond, 7n);
   assert.equal(vest(row, 1, false, 0n), row);
@@ -50,27 +50,40 @@ test('a large proof on a bond of small ones is a first proof again', () => {
   assert.equal(isBonded({ ...defaultLedgerPolicy, bondProofs: 0 }, row, 1, 1_000n), false);
 });
 
-function released(vesting: readonly (readonly [number, bigint])[], proofs: number, toVest: number): bigint {
-  const state = createState([{ table: 'prover', key: 'p', row: { ...row, proofs, vesting } }]);
+type Vesting = readonly (readonly [number, bigint, number])[];
+
+function released(vesting: Vesting, proofs: number, toVest: number, audits = 0): bigint {
+  const ripe = { proofs: toVest, audits: 2 };
+  const state = createState([
+    { table: 'prover', key: 'p', row: { ...row, proofs, audits: 2 + audits, vesting } },
+  ]);
   const draft = createDraft(state);
-  releaseVested(draft, 'p', toVest);
+  releaseVested(draft, 'p', ripe);
   assert.equal(moneyInAll(draft), moneyInAll(state));
   return draft.get('account', 'p')?.balance ?? 0n;
 }
 
 test('a reward is paid out after enough further proofs that earned as much', () => {
-  const steady = Array.from({ length: 11 }, (_, i) => [i + 1, 100n] as const);
+  const steady = Array.from({ length: 11 }, (_, i) => [i + 1, 100n, 0] as const);
   assert.equal(released(steady.slice(0, 10), 10, 10), 0n);
   assert.equal(released(steady, 11, 10), 100n);
-  const small = Array.from({ length: 30 }, (_, i) => [i + 2, 1n] as const);
-  assert.equal(released([[1, 1_000n], ...small], 31, 10), 0n);
+  const small = Array.from({ length: 30 }, (_, i) => [i + 2, 1n, 0] as const);
+  assert.equal(released([[1, 1_000n, 0], ...small], 31, 10), 0n);
+});
+
+test('proofs that nobody audited ripen nothing, however many they are', () => {
+  const steady = Array.from({ length: 60 }, (_, i) => [i + 1, 100n, 3 + Math.floor(i / 20)] as const);
+  assert.equal(released(steady, 60, 10, 2), 0n, 'four audits, and the oldest has seen three of them');
+  assert.equal(released(steady, 60, 10, 3), 2_000n);
+  assert.equal(released(steady, 60, 10, 4), 4_000n);
+  assert.equal(released(steady, 60, 10, 9), 5_000n, 'and then as many proofs');
 });
 
 test('property: what is released was vesting, and never comes back', () => {
   const amounts = fc.array(fc.bigInt({ min: 1n, max: 1_000n }), { maxLength: 40 });
   fc.assert(
     fc.property(amounts, fc.integer({ min: 1, max: 20 }), (list, toVest) => {
-      const vesting = list.map((amount, i) => [i + 1, amount] as const);
+      const vesting = list.map((amount, i) => [i + 1, amount, 0] as const);
       const paid = released(vesting, list.length, toVest);
       assert.ok(paid >= 0n && paid <= list.reduce((sum, each) => sum + each, 0n));
     }),

@@ -18,6 +18,7 @@ export function newProver(publicKey: Uint8Array): ProverRow {
     round: 0,
     step: 0,
     recentMs: [],
+    audits: 0,
     vesting: [],
     bond: 0n,
     openDuties: 0,
@@ -48,7 +49,7 @@ export function vest(prover: ProverRow, proof: number, isFirst: boolean, amount:
   if (isFirst) return { ...prover, bond: prover.bond + amount };
   const later = prover.vesting.findIndex(([number]) => number > proof);
   const at = later < 0 ? prover.vesting.length : later;
-  return { ...prover, vesting: prover.vesting.toSpliced(at, 0, [proof, amount]) };
+  return { ...prover, vesting: prover.vesting.toSpliced(at, 0, [proof, amount, prover.audits]) };
 }
 
 /**
@@ -59,18 +60,36 @@ export function isBonded(policy: LedgerPolicy, prover: ProverRow, proof: number,
   return proof <= policy.bondProofs || reward * BigInt(policy.bondProofs) > 2n * prover.bond;
 }
 
+/** For how much a reward waits. */
+export interface Ripeness {
+  /** Further proofs. */
+  readonly proofs: number;
+  /** Of those, audits that ended well. */
+  readonly audits: number;
+}
+
+/** Where the founder wants no audits nobody waits for any. */
+export function ripenessOf(policy: LedgerPolicy, provers: number): Ripeness {
+  const { auditsPerBlockMax, auditsOpenMax, vestingFactor } = policy;
+  const isAudited = auditsPerBlockMax > 0 && auditsOpenMax > 0 && auditRate(policy, provers) > 0;
+  return { proofs: proofsToVest(policy, provers), audits: isAudited ? vestingFactor : 0 };
+}
+
 /**
  * Pays out, oldest first, what has waited for enough further proofs that themselves earned at least half as much each:
- * small proofs do not ripen large ones. Rewards under audit are not here yet: they lie in their duties.
+ * small proofs do not ripen large ones. As many audits as that number of proofs has on the mean must have ended well by
+ * then, too: where auditors have little time, fewer are audited than the policy says, and what is not done is never a
+ * pass. Rewards under audit are not here yet: they lie in their duties.
  */
-export function releaseVested(draft: Draft, nodeId: string, toVest: number): void {
+export function releaseVested(draft: Draft, nodeId: string, ripe: Ripeness): void {
   const prover = must(draft.get('prover', nodeId), 'a prover');
   let later = prover.vesting.reduce((sum, [, amount]) => sum + amount, 0n);
   let released = 0n;
   let count = 0;
-  for (const [number, amount] of prover.vesting) {
+  for (const [number, amount, audits] of prover.vesting) {
     later -= amount;
-    if (number + toVest > prover.proofs || 2n * later < amount * BigInt(toVest)) break;
+    if (number + ripe.proofs > prover.proofs || 2n * later < amount * BigInt(ripe.proofs)) break;
+    if (prover.audits < audits + ripe.audits) break;
     released += amount;
     count += 1;
   }

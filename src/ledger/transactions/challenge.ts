@@ -18,7 +18,6 @@ import { agreedState, newestAgreed } from '../rounds.ts';
 import type { TransactionRule } from '../rules.ts';
 import { stateHashOfRoot } from '../state-hash.ts';
 import type { ProverRow } from '../tables.ts';
-import { proofsToVest } from '../vesting.ts';
 
 export interface Challenge {
   /** Number of the block whose seed asks. */
@@ -98,11 +97,11 @@ export function challengeAnswer(seed: Uint8Array, nodeId: string, leafBytes: Uin
 /** Answers may name an agreed state so many rounds older than the newest: rounds are closed while they wait for a block. */
 const roundsBack = 2;
 
-/** Identities are free; those with a bond are not, nor, where nobody has one, those that have waited for their first pay. */
-function isEstablished(view: LedgerView, prover: ProverRow, policy: LedgerPolicy): boolean {
+/** Identities are free; those with a bond are not, nor, where nobody has one, those whose work has stood as many audits as pay waits for. */
+function isEstablished(prover: ProverRow, policy: LedgerPolicy): boolean {
   if (prover.convicted) return false;
   if (prover.bond > 0n) return true;
-  return policy.bondProofs === 0 && prover.proofs > proofsToVest(policy, chainOf(view).provers);
+  return policy.bondProofs === 0 && prover.audits >= policy.vestingFactor;
 }
 
 function isAgreed(view: LedgerView, { round, stage, plan, leaves, root }: Challenge): boolean {
@@ -119,7 +118,7 @@ export function challengeOwed(
   policy: LedgerPolicy,
 ): readonly [number, Uint8Array] | undefined {
   const prover = view.get('prover', nodeId);
-  if (!prover || !isEstablished(view, prover, policy)) return undefined;
+  if (!prover || !isEstablished(prover, policy)) return undefined;
   const asked = challengeOf(view, nodeId, policy);
   return asked && prover.challenged < asked[0] ? asked : undefined;
 }
@@ -133,7 +132,7 @@ export const challenge: TransactionRule<Challenge> = {
   apply(draft, body, { nodeId }, { constants }) {
     const { policy } = constants;
     const prover = draft.get('prover', nodeId);
-    if (!prover || !isEstablished(draft, prover, policy)) return reject('not-a-prover');
+    if (!prover || !isEstablished(prover, policy)) return reject('not-a-prover');
     const asked = challengeOf(draft, nodeId, policy);
     if (!asked || asked[0] !== body.block) return reject('not-challenged', `by block ${body.block}`);
     if (prover.challenged >= body.block) return reject('already-answered');

@@ -15,7 +15,7 @@ import { newestRound } from '../rounds.ts';
 import type { Author, BlockContext, LedgerConstants, TransactionRule } from '../rules.ts';
 import { isConvicted } from '../slash.ts';
 import type { ProverRow } from '../tables.ts';
-import { isBonded, proofsToVest, proverOf, releaseVested } from '../vesting.ts';
+import { isBonded, proverOf, releaseVested, ripenessOf } from '../vesting.ts';
 
 /**
  * Codes: `prover-convicted`; `proof-too-old`, `proof-from-future`; `proof-replayed`, `proof-out-of-order`;
@@ -104,7 +104,7 @@ function accepted(
   const intervals = intervalsOf(body, policy.intervalSteps);
   const contribution = awaited(draft, body, nodeId, constants);
   noteDuty(draft, context, { key, prover: nodeId, proof: number, first, intervals, reward, contribution });
-  releaseVested(draft, nodeId, proofsToVest(policy, chainOf(draft).provers));
+  releaseVested(draft, nodeId, ripenessOf(policy, chainOf(draft).provers));
 }
 
 /** Its contribution, if the round is not closed and takes it in only after this audit. */
