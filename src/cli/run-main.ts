@@ -10,6 +10,8 @@ import { watchInterrupts } from './interrupt.ts';
 import { hasParentChannel, releaseParent, watchParent } from './parent-process.ts';
 import { createProgram, runProgram } from './program.ts';
 
+/** The longest that Node's timers take. */
+const longMs = 0x7fff_ffff;
 /** Something left open must not keep a finished command from ending. */
 const exitGraceMs = 5_000;
 
@@ -31,7 +33,10 @@ export async function runMain(commands: readonly ((program: Command) => void)[])
     signal: AbortSignal.any([interrupts, watchParent()]),
   };
   const program = createProgram(packageVersion(), surroundings, commands);
+  // A command that waits for the clock alone holds nothing open: Node would end it in the middle.
+  const held = setInterval(() => undefined, longMs);
   process.exitCode = await runProgram(program, process.argv.slice(2), surroundings);
+  clearInterval(held);
   releaseParent();
   setTimeout(() => process.exit(), exitGraceMs).unref();
 }
