@@ -26,6 +26,17 @@ export type Disk = Store;
 
 export const createDisk: () => Disk = memoryStore;
 
+/** A write takes effect a while after it was asked for, if the node still lives. */
+function durableWrites(clock: Clock, life: Life, random: Random, writeMs: readonly [number, number]) {
+  return (write: () => Promise<void>) =>
+    new Promise<void>((resolve, reject) => {
+      if (!life.alive) return;
+      clock.setTimer(between(random, ...writeMs), () => {
+        if (life.alive) write().then(resolve, reject);
+      });
+    });
+}
+
 /** Writes take a while; one that a crash overtakes either happened or did not, and its promise never settles. */
 export function lifeStore(
   disk: Disk,
@@ -34,13 +45,7 @@ export function lifeStore(
   random: Random,
   writeMs: readonly [number, number],
 ): Store {
-  const durable = (write: () => Promise<void>) =>
-    new Promise<void>((resolve, reject) => {
-      if (!life.alive) return;
-      clock.setTimer(between(random, ...writeMs), () => {
-        if (life.alive) write().then(resolve, reject);
-      });
-    });
+  const durable = durableWrites(clock, life, random, writeMs);
   return {
     get: (key) => disk.get(key),
     list: (prefix) => disk.list(prefix),
@@ -60,13 +65,7 @@ export function lifeLedger(
   random: Random,
   writeMs: readonly [number, number],
 ): LedgerStore {
-  const durable = (write: () => Promise<void>) =>
-    new Promise<void>((resolve, reject) => {
-      if (!life.alive) return;
-      clock.setTimer(between(random, ...writeMs), () => {
-        if (life.alive) write().then(resolve, reject);
-      });
-    });
+  const durable = durableWrites(clock, life, random, writeMs);
   return {
     ...kept,
     install: (head, rows) => {

@@ -24,7 +24,7 @@ test('who falsifies 20% of its proofs at 20% audited is caught within 50 with pr
 test('no cheater earns more than 5% of honest profit, thrown-away names included; more honest work earns more', () => {
   const provers = proverProfits({ seed: 1, rate: 200, each: 2, hours: 12, minutes: 3 });
   const others = memberProfits({ seed: 1, rate: 200, each: 1, hours: 6 });
-  assertNoProfit(provers, [...others, selfPayingShare()]);
+  assertNoProfit(200, provers, [...others, selfPayingShare()]);
   assert.ok(provers.length >= 20 && others.length >= 7);
 });
 

@@ -11,18 +11,22 @@ import {
   proverProfits,
   selfPayingShare,
 } from './profits.ts';
-import { seldom } from './strategies.ts';
+import { isSeldom } from './strategies.ts';
 
 /** At most this part of honest profit is left to a cheater. */
 const shareMax = 0.05;
 
 /** More honest work earns more; who cheats has next to nothing of it, and never more than who does not. */
-export function assertNoProfit(provers: readonly ProfitRow[], others: readonly ProfitRow[]): void {
+export function assertNoProfit(
+  rate: number,
+  provers: readonly ProfitRow[],
+  others: readonly ProfitRow[],
+): void {
   const [, half, ...cheats] = provers;
   holds(half!.share > 0 && half!.share < 1, 'more-earns-more', () => `${half!.share}`);
   for (const { name, share } of [...cheats, ...others]) {
     holds(
-      share <= (seldom.has(name) ? 1 : shareMax),
+      share <= (isSeldom(name, rate) ? 1 : shareMax),
       'no-profit',
       () => `${name}: ${share} of honest profit`,
     );
@@ -51,13 +55,13 @@ export const economyScenario: Scenario = {
     const rate = rates[(seed - 1) % rates.length]!;
     const provers = proverProfits({ seed, rate, each: 4, minutes: 3 });
     const others = [...memberProfits({ seed, rate, each: 1 }), selfPayingShare()];
-    assertNoProfit(provers, others);
+    assertNoProfit(rate, provers, others);
     const caught = caughtShares(seed, 40).map(([name, share]) => [`caught: ${name}`, share] as const);
     const shares = [...provers, ...others].map(
       ({ name, share }) => [`${name} at ${rate / 10}%`, share] as const,
     );
     const numbers = Object.fromEntries([...shares, ...caught]);
-    const worst = [...provers.slice(2), ...others].filter(({ name }) => !seldom.has(name));
+    const worst = [...provers.slice(2), ...others].filter(({ name }) => !isSeldom(name, rate));
     const most = worst.reduce((best, one) => (one.share > best.share ? one : best));
     return {
       summary: `${rate / 10}% audited; best cheat: ${most.name}, ${most.share.toFixed(3)} of honest profit`,

@@ -60,4 +60,11 @@ export const cheaters = {
 } as const satisfies Readonly<Record<string, Strategy>>;
 
 /** Falsify so little that their luck may last for a day: paid for what they do honestly, and less than if they did all. */
-export const seldom: ReadonlySet<string> = new Set(['falsifies 5%', 'falsifies 1%']);
+const seldom: ReadonlySet<string> = new Set(['falsifies 5%', 'falsifies 1%']);
+/** One in 200 proofs is false and audited where one in twenty is audited: in some days none. */
+const seldomFound: ReadonlySet<string> = new Set(['honest for long, then one in ten']);
+
+/** `rate`: thousandths of proofs audited. */
+export function isSeldom(name: string, rate: number): boolean {
+  return seldom.has(name) || (rate < 100 && seldomFound.has(name));
+}
