@@ -135,6 +135,10 @@ function meterOf(pid: number | undefined) {
   };
 }
 
+function perOne(sum: number, count: number): number | null {
+  return count === 0 ? null : sum / count;
+}
+
 function report(): void {
   const of = (share: number) => {
     const some = runs.filter((one) => one.share === share);
@@ -145,13 +149,18 @@ function report(): void {
       nodeMicrosecondsPerToken: (1000 * sum(({ nodesCpuMs }) => nodesCpuMs)) / sum(({ tokens }) => tokens),
       auditShare: sum(({ auditsCpuMs }) => auditsCpuMs) / (1000 * seconds * Number(values.nodes)),
       auditShareMax: Math.max(...some.map(({ auditShareMax }) => auditShareMax)),
-      cpuMsPerAudit: sum(({ auditsCpuMs }) => auditsCpuMs) / sum(({ audits }) => audits),
+      /** Null while none was finished. */
+      cpuMsPerAudit: perOne(
+        sum(({ auditsCpuMs }) => auditsCpuMs),
+        sum(({ audits }) => audits),
+      ),
       audits: sum(({ audits }) => audits),
     };
   };
   const share = Number(values.share);
   const [without, audited] = [of(0), of(share)];
-  const dutiesPerHour = (share * 3_600_000) / audited.cpuMsPerAudit;
+  const { cpuMsPerAudit } = audited;
+  const dutiesPerHour = cpuMsPerAudit === null ? null : (share * 3_600_000) / cpuMsPerAudit;
   const result = {
     settings: values,
     cores: availableParallelism(),
@@ -169,8 +178,10 @@ function report(): void {
   const percent = (value: number) => `${(100 * value).toFixed(1)}%`;
   console.log(
     `${values.nodes} nodes, ${values.preset}, ${result.cores} cores: audits took ${percent(audited.auditShare)} of a core on each node ` +
-      `(at most ${percent(audited.auditShareMax)}, budget ${percent(share)}), ${audited.audits} duties, ${audited.cpuMsPerAudit.toFixed(0)} ms each: ` +
-      `the budget affords ${dutiesPerHour.toFixed(0)} an hour`,
+      `(at most ${percent(audited.auditShareMax)}, budget ${percent(share)}); ` +
+      (cpuMsPerAudit === null || dutiesPerHour === null
+        ? 'no duty was finished in that time'
+        : `${audited.audits} duties, ${cpuMsPerAudit.toFixed(0)} ms each: the budget affords ${dutiesPerHour.toFixed(0)} an hour`),
   );
   console.log(
     `tokens a second ${without.tokensPerSecond.toFixed(0)} without, ${audited.tokensPerSecond.toFixed(0)} with (${result.throughput.toFixed(3)}); ` +
