@@ -3,9 +3,13 @@
  * rounds, slowly, as training would: it wakes when its own round is over, checks a payload by something like a fetch,
  * and keeps a durable log, from which it derives who votes next.
  */
-
 import { decodeStart, encodeStart } from '../../src/consensus/epoch-end.ts';
-import type { CertifiedStart, EpochsReplica } from '../../src/consensus/epoch-types.ts';
+import type {
+  CertifiedStart,
+  EpochApplication,
+  EpochStart,
+  EpochsReplica,
+} from '../../src/consensus/epoch-types.ts';
 import { createEpochs } from '../../src/consensus/epochs.ts';
 import { type ConsensusLimits, defaultLimits } from '../../src/consensus/limits.ts';
 import type { Application, SignatureScheme } from '../../src/consensus/types.ts';
@@ -17,7 +21,7 @@ import type { NodeEnv, NodeProgram } from '../cluster.ts';
 import { between, chance } from '../random.ts';
 import { Violation } from '../scenario.ts';
 import type { ConsensusChecker } from './checkers.ts';
-import { connectEpochChain } from './epoch-chain.ts';
+import { connectEpochChain, type EpochChain } from './epoch-chain.ts';
 import { type LogEntry, logRoot, readLog, type Schedule } from './schedule.ts';
 
 export interface ConsensusWorld {
@@ -71,102 +75,138 @@ async function loadSaved(env: NodeEnv): Promise<Saved> {
   return { start: start.ok ? (start.value as CertifiedStart) : undefined, log: readLog(log) ?? [] };
 }
 
+interface Living {
+  readonly world: ConsensusWorld;
+  readonly env: NodeEnv;
+  start: EpochStart;
+  log: readonly LogEntry[];
+  /** Resolves when all that was to be kept is on disk. */
+  written: Promise<void>;
+  replica: EpochsReplica | undefined;
+}
+
 export function honestMember(world: ConsensusWorld): NodeProgram {
   return async (env) => {
-    const { schedule, checker } = world;
-    const observe = (check: () => void) => {
-      try {
-        check();
-      } catch (violation) {
-        env.report(violation);
-      }
-    };
-    const saved = await loadSaved(env);
-    let start = saved.start ?? schedule.start;
-    let log = saved.log;
-    let written = Promise.resolve();
-    const keep = async (next: readonly LogEntry[]) => {
-      // Durable before the replica may forget it; a crash before this leaves the decision to be delivered again.
-      written = env.store.put(stateKey, encodeCanonical([encodeStart(start), next]));
-      await written;
-      log = next;
-      note();
-    };
-    const note = () => {
-      world.logs.set(
-        env.index,
-        log.map(([, , round]) => round),
-      );
-      observe(() => checker.log(env.index, world.logs.get(env.index)!));
-    };
-    note();
-    let replica: EpochsReplica | undefined;
-    const roundTimer = () => env.clock.setTimer(between(env.random, ...world.roundMs), () => replica?.wake());
-    const chain = connectEpochChain({
+    const { start = world.schedule.start, log } = await loadSaved(env);
+    const member: Living = { world, env, start, log, written: Promise.resolve(), replica: undefined };
+    noteLog(member);
+    const chain: EpochChain = connectEpochChain({
       ...world,
       transport: env.transport,
       clock: env.clock,
-      replica: () => replica,
-      snapshot: (epoch) => {
-        const first = log.filter(([of]) => of < epoch);
-        return replica && replica.status().epoch >= epoch ? encodeCanonical(first) : undefined;
-      },
-      async takeSnapshot(certified, state) {
-        const decoded = decodeCanonical(state, 1 << 24);
-        const entries = decoded.ok ? readLog(decoded.value) : undefined;
-        if (!entries || !equalBytes(logRoot(entries), certified.stateRoot)) return false;
-        if (!replica || replica.status().epoch >= certified.epoch) return false;
-        observe(() => checker.began(env.index, certified));
-        await replica.stop();
-        await written;
-        start = certified;
-        await keep(entries);
-        world.jumps += 1;
-        await open();
-        return true;
-      },
+      replica: () => member.replica,
+      snapshot: (epoch) => snapshotOf(member, epoch),
+      takeSnapshot: (certified, state) => takeSnapshot(member, certified, state, () => open(member, chain)),
     });
-    const open = async () => {
-      const [epoch, height] = log.at(-1) ?? [0, 0];
-      replica = await createEpochs({
-        ...world,
-        key: env.key,
-        clock: env.clock,
-        store: env.store,
-        start,
-        applied: { epoch, height },
-        broadcast(message) {
-          observe(() => checker.said(env.index, message));
-          chain.broadcast(message);
-        },
-        application: {
-          ...roundApplication(env.random, () => log.length, env),
-          async decided(decided, of) {
-            const round = roundOf(decided.block.payload);
-            if (round === undefined) {
-              env.report(new Violation('validity', `height ${decided.block.height} decides no round`));
-              return;
-            }
-            observe(() => checker.decided(env.index, of, decided, round));
-            await keep([...log, [of, decided.block.height, round]]);
-            roundTimer();
-          },
-          nextEpoch: (of) => schedule.nextEpoch(log, of),
-          began: (begun) => observe(() => checker.began(env.index, begun)),
-          evidence: (equivocation) => observe(() => checker.accused(env.index, equivocation)),
-          behind: (position) => chain.catchUp(position),
-          failed(error) {
-            env.report(new Violation('replica-lives', `node ${env.index}: ${error}`));
-          },
-        },
-      });
-      world.replicas.set(env.index, replica);
-      roundTimer();
-    };
     // It writes before it is there, which takes virtual time.
-    open().catch(env.report);
-    return { stop: () => replica?.stop() };
+    open(member, chain).catch(env.report);
+    return { stop: () => member.replica?.stop() };
   };
+}
+
+/** What the checker finds is told; the node itself goes on. */
+function observe({ env }: Living, check: () => void): void {
+  try {
+    check();
+  } catch (violation) {
+    env.report(violation);
+  }
+}
+
+function noteLog(member: Living): void {
+  const { world, env, log } = member;
+  const rounds = log.map(([, , round]) => round);
+  world.logs.set(env.index, rounds);
+  observe(member, () => world.checker.log(env.index, rounds));
+}
+
+async function keep(member: Living, log: readonly LogEntry[]): Promise<void> {
+  // Durable before the replica may forget it; a crash before this leaves the decision to be delivered again.
+  member.written = member.env.store.put(stateKey, encodeCanonical([encodeStart(member.start), log]));
+  await member.written;
+  member.log = log;
+  noteLog(member);
+}
+
+/** The state at the beginning of the epoch, which must have been reached. */
+function snapshotOf({ log, replica }: Living, epoch: number): Uint8Array | undefined {
+  const before = log.filter(([of]) => of < epoch);
+  return replica && replica.status().epoch >= epoch ? encodeCanonical(before) : undefined;
+}
+
+/** False for a state that is not the certified one, or no newer than what is here. */
+async function takeSnapshot(
+  member: Living,
+  certified: CertifiedStart,
+  state: Uint8Array,
+  reopen: () => Promise<void>,
+): Promise<boolean> {
+  const { world, env, replica } = member;
+  const decoded = decodeCanonical(state, 1 << 24);
+  const entries = decoded.ok ? readLog(decoded.value) : undefined;
+  if (!entries || !equalBytes(logRoot(entries), certified.stateRoot)) return false;
+  if (!replica || replica.status().epoch >= certified.epoch) return false;
+  observe(member, () => world.checker.began(env.index, certified));
+  await replica.stop();
+  await member.written;
+  member.start = certified;
+  await keep(member, entries);
+  world.jumps += 1;
+  await reopen();
+  return true;
+}
+
+/** Starts the replica where the log ends. */
+async function open(member: Living, chain: EpochChain): Promise<void> {
+  const { world, env, start, log } = member;
+  const [epoch, height] = log.at(-1) ?? [0, 0];
+  const replica = await createEpochs({
+    ...world,
+    key: env.key,
+    clock: env.clock,
+    store: env.store,
+    start,
+    applied: { epoch, height },
+    broadcast(message) {
+      observe(member, () => world.checker.said(env.index, message));
+      chain.broadcast(message);
+    },
+    application: applicationOf(member, chain),
+  });
+  member.replica = replica;
+  world.replicas.set(env.index, replica);
+  wakeAfterRound(member);
+}
+
+function applicationOf(member: Living, chain: EpochChain): EpochApplication {
+  const { world, env } = member;
+  const { checker, schedule } = world;
+  return {
+    ...roundApplication(env.random, () => member.log.length, env),
+    async decided(decided, of) {
+      const { height, payload } = decided.block;
+      const round = roundOf(payload);
+      if (round === undefined) {
+        env.report(new Violation('validity', `height ${height} decides no round`));
+        return;
+      }
+      observe(member, () => checker.decided(env.index, of, decided, round));
+      await keep(member, [...member.log, [of, height, round]]);
+      wakeAfterRound(member);
+    },
+    nextEpoch: (of) => schedule.nextEpoch(member.log, of),
+    began: (begun) => observe(member, () => checker.began(env.index, begun)),
+    evidence: (equivocation) => observe(member, () => checker.accused(env.index, equivocation)),
+    behind: (position) => chain.catchUp(position),
+    failed(error) {
+      env.report(new Violation('replica-lives', `node ${env.index}: ${error}`));
+    },
+  };
+}
+
+function wakeAfterRound(member: Living): void {
+  const { env, world } = member;
+  env.clock.setTimer(between(env.random, ...world.roundMs), () => member.replica?.wake());
 }
 
 /** Proposes the next round and votes for it, when its pieces have been fetched; the fetch fails now and then. */
