@@ -40,9 +40,25 @@ export interface EpochChain {
 }
 
 export function connectEpochChain(options: EpochChainOptions): EpochChain {
-  const { transport, clock, networkId, replica } = options;
+  const { transport } = options;
   let catching = false;
+  const catchUp = async (position: Position) => {
+    if (catching) return;
+    catching = true;
+    try {
+      for (const peer of transport.peers()) await catchUpFrom(options, peer, position);
+    } finally {
+      catching = false;
+    }
+  };
+  serve(options);
+  return {
+    broadcast: (message) => void transport.publish(topic, message).catch(() => {}),
+    catchUp: (position) => void catchUp(position),
+  };
+}
 
+function serve({ transport, replica, snapshot }: EpochChainOptions): void {
   transport.subscribe(topic, defaultLimits.messageBytesMax, (from, message) => {
     const received = replica()?.receive(from, message);
     if (received && !received.ok && isMisbehaviour(received.code)) transport.penalize(from, received.code);
@@ -62,76 +78,59 @@ export function connectEpochChain(options: EpochChainOptions): EpochChain {
   });
   transport.handle(snapshotProtocol, async (_from, request) => {
     const position = decodePosition(request);
-    const state = position.ok ? options.snapshot(position.value.epoch) : undefined;
+    const state = position.ok ? snapshot(position.value.epoch) : undefined;
     return state ? accept(state) : reject('unknown');
   });
+}
 
-  const here = (): Position => {
-    const { epoch, decidedHeight } = replica()!.status();
-    return { epoch, height: decidedHeight };
-  };
-  const reached = (position: Position) => {
-    const { epoch, height } = here();
-    return epoch > position.epoch || (epoch === position.epoch && height >= position.height);
-  };
+/** Until the position is reached, or the peer has no more to give. */
+async function catchUpFrom(options: EpochChainOptions, peer: string, position: Position): Promise<void> {
+  let busy = 0;
+  while (!isReached(here(options), position)) {
+    const code = await fetchRun(options, peer);
+    if (code === 'epoch-pruned') {
+      if (!(await jump(options, peer))) return;
+    } else if (code === 'busy' || code === 'not-running') {
+      if (++busy > busyTries) return;
+      await sleep(options.clock, 50);
+    } else if (code !== 'adopted') return;
+  }
+}
 
-  const fetchRun = async (peer: string): Promise<string> => {
-    const answer = await transport.request(peer, blocksProtocol, encodePosition(here()));
-    if (!answer.ok) return answer.code;
-    const run = decodeRun(answer.value, networkId, defaultLimits);
-    if (!run.ok) return run.code;
-    const adopted = replica()!.adopt(run.value);
-    if (!adopted.ok && isMisbehaviour(adopted.code)) transport.penalize(peer, adopted.code);
-    return adopted.ok ? 'adopted' : adopted.code;
-  };
+function here({ replica }: EpochChainOptions): Position {
+  const { epoch, decidedHeight } = replica()!.status();
+  return { epoch, height: decidedHeight };
+}
 
-  const jump = async (peer: string): Promise<boolean> => {
-    const trusted = replica()!.start();
-    const answer = await transport.request(
-      peer,
-      endsProtocol,
-      encodePosition({ epoch: trusted.epoch, height: 0 }),
-    );
-    if (!answer.ok) return false;
-    const ends = readEnds(answer.value, networkId);
-    const verified = verifyEpochs(trusted, ends, options);
-    if (!verified.ok || !('stateRoot' in verified.value)) return false;
-    const start = verified.value;
-    const state = await transport.request(
-      peer,
-      snapshotProtocol,
-      encodePosition({ epoch: start.epoch, height: 0 }),
-    );
-    return state.ok && (await options.takeSnapshot(start, state.value));
-  };
+function isReached({ epoch, height }: Position, wanted: Position): boolean {
+  return epoch > wanted.epoch || (epoch === wanted.epoch && height >= wanted.height);
+}
 
-  const catchUpFrom = async (peer: string, position: Position) => {
-    let busy = 0;
-    while (!reached(position)) {
-      const code = await fetchRun(peer);
-      if (code === 'epoch-pruned') {
-        if (!(await jump(peer))) return;
-      } else if (code === 'busy' || code === 'not-running') {
-        if (++busy > busyTries) return;
-        await sleep(clock, 50);
-      } else if (code !== 'adopted') return;
-    }
-  };
+/** `adopted`, or why there is nothing to go on with. */
+async function fetchRun(options: EpochChainOptions, peer: string): Promise<string> {
+  const { transport, networkId, replica } = options;
+  const answer = await transport.request(peer, blocksProtocol, encodePosition(here(options)));
+  if (!answer.ok) return answer.code;
+  const run = decodeRun(answer.value, networkId, defaultLimits);
+  if (!run.ok) return run.code;
+  const adopted = replica()!.adopt(run.value);
+  if (!adopted.ok && isMisbehaviour(adopted.code)) transport.penalize(peer, adopted.code);
+  return adopted.ok ? 'adopted' : adopted.code;
+}
 
-  const catchUp = async (position: Position) => {
-    if (catching) return;
-    catching = true;
-    try {
-      for (const peer of transport.peers()) await catchUpFrom(peer, position);
-    } finally {
-      catching = false;
-    }
-  };
-
-  return {
-    broadcast: (message) => void transport.publish(topic, message).catch(() => {}),
-    catchUp: (position) => void catchUp(position),
-  };
+/** By the ends of epochs to the newest members, and to the state that they certified. */
+async function jump(options: EpochChainOptions, peer: string): Promise<boolean> {
+  const { transport, networkId, replica, takeSnapshot } = options;
+  const ask = (protocol: Protocol, epoch: number) =>
+    transport.request(peer, protocol, encodePosition({ epoch, height: 0 }));
+  const trusted = replica()!.start();
+  const answer = await ask(endsProtocol, trusted.epoch);
+  if (!answer.ok) return false;
+  const verified = verifyEpochs(trusted, readEnds(answer.value, networkId), options);
+  if (!verified.ok || !('stateRoot' in verified.value)) return false;
+  const start = verified.value;
+  const state = await ask(snapshotProtocol, start.epoch);
+  return state.ok && (await takeSnapshot(start, state.value));
 }
 
 function readEnds(bytes: Uint8Array, networkId: Uint8Array): EpochRun[] {
