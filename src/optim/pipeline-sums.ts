@@ -56,152 +56,195 @@ type Trainer = Pick<
   'sums' | 'isEntry' | 'isTarget' | 'forward' | 'backward' | 'sumSquares' | 'apply'
 >;
 
+interface Sums {
+  readonly trainer: Trainer;
+  readonly limits: PipelineLimits;
+  readonly stepsTaken: () => number;
+  readonly paths: Map<string, Path>;
+  /** Kept, on all paths. */
+  microbatches: number;
+  bytes: number;
+}
+
 /** `stepsTaken`: of this stage, in the round. */
 export function createPipelineSums(
   trainer: Trainer,
-  { microbatchesMax, bytesMax, pathsMax }: PipelineLimits = pipelineLimits,
+  limits: PipelineLimits = pipelineLimits,
   stepsTaken: () => number = () => 0,
 ): PipelineSums {
   const paths = new Map<string, Path>();
-  let microbatches = 0;
-  let bytes = 0;
-
-  const hasRoom = (arrays: number, added: number) =>
-    microbatches + arrays <= microbatchesMax && bytes + added <= bytesMax;
-  const full = () => reject('too-many-microbatches', `${microbatches} are kept, ${bytes} bytes`);
-
-  const keep = (path: Path, id: string, microbatch: Microbatch) => {
-    path.kept.set(id, microbatch);
-    microbatches += 1;
-    bytes += bytesOf(microbatch);
-  };
-  const drop = (path: Path, id: string) => {
-    const microbatch = path.kept.get(id);
-    if (!microbatch) return;
-    path.kept.delete(id);
-    microbatches -= 1;
-    bytes -= bytesOf(microbatch);
-    if (path.prepared?.has(microbatch)) path.prepared = undefined;
-  };
-  const makePath = (name: string): Path => {
-    const path = {
-      kept: new Map(),
-      sum: trainer.sums.take(),
-      summed: new Set<Microbatch>(),
-      prepared: undefined,
-    };
-    paths.set(name, path);
-    return path;
-  };
-  const forget = (name: string, path: Path) => {
-    for (const id of path.kept.keys()) drop(path, id);
-    paths.delete(name);
-    trainer.sums.give(path.sum);
-  };
-
-  /** Why a microbatch cannot be new on this path. */
-  const problemOf = (name: string, id: string, entry: StageEntry, added: number): Rejection | undefined => {
-    if (!trainer.isEntry(entry)) return reject('wrong-shape', `entry of ${entry.length}`);
-    const path = paths.get(name);
-    if (path?.kept.has(id)) return reject('duplicate-microbatch', id);
-    if (!path && paths.size >= pathsMax) return reject('too-many-paths', `${pathsMax} at most`);
-    return hasRoom(1, added) ? undefined : full();
-  };
-
-  const made = (id: string, entry: StageEntry): Microbatch => {
-    const madeAt = stepsTaken();
-    return { id, madeAt, summedAt: madeAt, entry: copyIds(entry), passedOver: false };
-  };
-  const addToSum = async (path: Path, microbatch: Microbatch, target: StageTarget) => {
-    const result = await trainer.backward(microbatch.entry, target, path.sum);
-    path.summed.add(microbatch);
-    microbatch.summedAt = stepsTaken();
-    return result;
-  };
-  const addMissing = async (path: Path, named: ReadonlyMap<Microbatch, StageTarget>) => {
-    for (const [microbatch, target] of named)
-      if (!path.summed.has(microbatch)) await addToSum(path, microbatch, target);
-  };
-
+  const sums: Sums = { trainer, limits, stepsTaken, paths, microbatches: 0, bytes: 0 };
   return {
-    forward: async ({ path: name, id, entry }) => {
-      const problem = problemOf(name, id, entry, entry.byteLength);
-      if (problem) return problem;
-      const y = await trainer.forward(entry, 'weights');
-      keep(paths.get(name) ?? makePath(name), id, made(id, entry));
-      return accept(y);
-    },
-    backward: async ({ path: name, id, entry, target }) => {
-      if (!trainer.isTarget(target)) return reject('wrong-shape', `target of ${target.length}`);
-      const known = paths.get(name)?.kept.get(id);
-      if (!entry && !known) return reject('unknown-microbatch', id);
-      if (known?.target) return reject('duplicate-microbatch', id);
-      const problem = entry && problemOf(name, id, entry, entry.byteLength + target.byteLength);
-      if (problem) return problem;
-      if (!entry && !hasRoom(0, target.byteLength)) return full();
-      const path = paths.get(name) ?? makePath(name);
-      if (entry) keep(path, id, made(id, entry));
-      const microbatch = path.kept.get(id)!;
-      try {
-        // What is prepared may be applied any moment: a later microbatch is computed, and summed when it is named.
-        const result = path.prepared
-          ? await trainer.backward(microbatch.entry, target, undefined)
-          : await addToSum(path, microbatch, target);
-        microbatch.target = copyIds(target);
-        bytes += target.byteLength;
-        return accept(result);
-      } catch (error) {
-        if (entry) drop(path, id);
-        if (path.kept.size === 0) forget(name, path);
-        throw error;
-      }
-    },
-    prepareStep: async ({ path: name, ids }) => {
-      const path = paths.get(name);
-      if (!path || ids.length === 0) return reject('unknown-microbatch', `none on path ${name}`);
-      if (new Set(ids).size < ids.length) return reject('duplicate-microbatch', 'named twice');
-      const named = new Map<Microbatch, StageTarget>();
-      for (const id of ids) {
-        const microbatch = path.kept.get(id);
-        if (!microbatch?.target) return reject('unknown-microbatch', id);
-        named.set(microbatch, microbatch.target);
-      }
-      path.prepared = undefined;
-      if ([...path.summed].some((microbatch) => !named.has(microbatch))) startAgain(path);
-      await addMissing(path, named);
-      path.prepared = named;
-      return accept(trainer.sumSquares(path.sum));
-    },
-    applyStep: async ({ path: name, learningRate, gradientScale, step }) => {
-      const path = paths.get(name);
-      if (!path?.prepared) return reject('not-prepared', name);
-      await addMissing(path, path.prepared);
-      trainer.apply(path.sum, { learningRate, gradientScale, step });
-      const summed = [...path.summed].map(({ id, madeAt, summedAt }) => ({ id, madeAt, summedAt }));
-      path.prepared = undefined;
-      startAgain(path);
-      for (const [id, microbatch] of path.kept) {
-        // One that waits for its backward pass belongs to the next step, or else its caller gave up on it.
-        if (microbatch.target || microbatch.passedOver) drop(path, id);
-        else microbatch.passedOver = true;
-      }
-      if (path.kept.size === 0) forget(name, path);
-      return accept(summed);
-    },
+    forward: (call) => forward(sums, call),
+    backward: (call) => backward(sums, call),
+    prepareStep: (call) => prepareStep(sums, call),
+    applyStep: (call) => applyStep(sums, call),
     discard: async ({ path: name, ids }) => {
       const path = paths.get(name);
       if (!path) return;
-      for (const id of ids ?? path.kept.keys()) drop(path, id);
-      if (path.kept.size === 0) forget(name, path);
+      for (const id of ids ?? path.kept.keys()) drop(sums, path, id);
+      if (path.kept.size === 0) forget(sums, name, path);
     },
     renew: () => {
       for (const path of paths.values()) startAgain(path);
     },
     clear: () => {
-      for (const [name, path] of paths) forget(name, path);
+      for (const [name, path] of paths) forget(sums, name, path);
       trainer.sums.trim();
     },
   };
+}
+
+type Call<Name extends 'forward' | 'backward' | 'prepareStep' | 'applyStep'> = Parameters<
+  PipelineSums[Name]
+>[0];
+
+async function forward(sums: Sums, { path: name, id, entry }: Call<'forward'>) {
+  const problem = problemOf(sums, name, id, entry, entry.byteLength);
+  if (problem) return problem;
+  const y = await sums.trainer.forward(entry, 'weights');
+  keep(sums, pathOf(sums, name), id, entry);
+  return accept(y);
+}
+
+async function backward(sums: Sums, { path: name, id, entry, target }: Call<'backward'>) {
+  const { trainer, paths } = sums;
+  if (!trainer.isTarget(target)) return reject('wrong-shape', `target of ${target.length}`);
+  const known = paths.get(name)?.kept.get(id);
+  if (!entry && !known) return reject('unknown-microbatch', id);
+  if (known?.target) return reject('duplicate-microbatch', id);
+  const problem = entry && problemOf(sums, name, id, entry, entry.byteLength + target.byteLength);
+  if (problem) return problem;
+  if (!entry && !hasRoom(sums, 0, target.byteLength)) return full(sums);
+  const path = pathOf(sums, name);
+  if (entry) keep(sums, path, id, entry);
+  const microbatch = path.kept.get(id)!;
+  try {
+    // What is prepared may be applied any moment: a later microbatch is computed, and summed when it is named.
+    const result = path.prepared
+      ? await trainer.backward(microbatch.entry, target, undefined)
+      : await addToSum(sums, path, microbatch, target);
+    microbatch.target = copyIds(target);
+    sums.bytes += target.byteLength;
+    return accept(result);
+  } catch (error) {
+    if (entry) drop(sums, path, id);
+    if (path.kept.size === 0) forget(sums, name, path);
+    throw error;
+  }
+}
+
+async function prepareStep(sums: Sums, { path: name, ids }: Call<'prepareStep'>) {
+  const path = sums.paths.get(name);
+  if (!path || ids.length === 0) return reject('unknown-microbatch', `none on path ${name}`);
+  if (new Set(ids).size < ids.length) return reject('duplicate-microbatch', 'named twice');
+  const named = new Map<Microbatch, StageTarget>();
+  for (const id of ids) {
+    const microbatch = path.kept.get(id);
+    if (!microbatch?.target) return reject('unknown-microbatch', id);
+    named.set(microbatch, microbatch.target);
+  }
+  path.prepared = undefined;
+  if ([...path.summed].some((microbatch) => !named.has(microbatch))) startAgain(path);
+  await addMissing(sums, path, named);
+  path.prepared = named;
+  return accept(sums.trainer.sumSquares(path.sum));
+}
+
+async function applyStep(
+  sums: Sums,
+  { path: name, learningRate, gradientScale, step }: Call<'applyStep'>,
+): Promise<Outcome<readonly SummedMicrobatch[]>> {
+  const path = sums.paths.get(name);
+  if (!path?.prepared) return reject('not-prepared', name);
+  await addMissing(sums, path, path.prepared);
+  sums.trainer.apply(path.sum, { learningRate, gradientScale, step });
+  const summed = [...path.summed].map(({ id, madeAt, summedAt }) => ({ id, madeAt, summedAt }));
+  path.prepared = undefined;
+  startAgain(path);
+  for (const [id, microbatch] of path.kept) {
+    // One that waits for its backward pass belongs to the next step, or else its caller gave up on it.
+    if (microbatch.target || microbatch.passedOver) drop(sums, path, id);
+    else microbatch.passedOver = true;
+  }
+  if (path.kept.size === 0) forget(sums, name, path);
+  return accept(summed);
+}
+
+/** Why a microbatch cannot be new on this path. */
+function problemOf(
+  sums: Sums,
+  name: string,
+  id: string,
+  entry: StageEntry,
+  added: number,
+): Rejection | undefined {
+  const { trainer, paths, limits } = sums;
+  if (!trainer.isEntry(entry)) return reject('wrong-shape', `entry of ${entry.length}`);
+  const path = paths.get(name);
+  if (path?.kept.has(id)) return reject('duplicate-microbatch', id);
+  if (!path && paths.size >= limits.pathsMax) return reject('too-many-paths', `${limits.pathsMax} at most`);
+  return hasRoom(sums, 1, added) ? undefined : full(sums);
+}
+
+function hasRoom({ limits, microbatches, bytes }: Sums, arrays: number, added: number): boolean {
+  return microbatches + arrays <= limits.microbatchesMax && bytes + added <= limits.bytesMax;
+}
+
+function full({ microbatches, bytes }: Sums): Rejection {
+  return reject('too-many-microbatches', `${microbatches} are kept, ${bytes} bytes`);
+}
+
+function pathOf({ paths, trainer }: Sums, name: string): Path {
+  const existing = paths.get(name);
+  if (existing) return existing;
+  const path: Path = { kept: new Map(), sum: trainer.sums.take(), summed: new Set(), prepared: undefined };
+  paths.set(name, path);
+  return path;
+}
+
+function keep(sums: Sums, path: Path, id: string, entry: StageEntry): void {
+  const madeAt = sums.stepsTaken();
+  const microbatch = { id, madeAt, summedAt: madeAt, entry: copyIds(entry), passedOver: false };
+  path.kept.set(id, microbatch);
+  sums.microbatches += 1;
+  sums.bytes += bytesOf(microbatch);
+}
+
+function drop(sums: Sums, path: Path, id: string): void {
+  const microbatch = path.kept.get(id);
+  if (!microbatch) return;
+  path.kept.delete(id);
+  sums.microbatches -= 1;
+  sums.bytes -= bytesOf(microbatch);
+  if (path.prepared?.has(microbatch)) path.prepared = undefined;
+}
+
+function forget(sums: Sums, name: string, path: Path): void {
+  for (const id of path.kept.keys()) drop(sums, path, id);
+  sums.paths.delete(name);
+  sums.trainer.sums.give(path.sum);
+}
+
+async function addMissing(
+  sums: Sums,
+  path: Path,
+  named: ReadonlyMap<Microbatch, StageTarget>,
+): Promise<void> {
+  for (const [microbatch, target] of named)
+    if (!path.summed.has(microbatch)) await addToSum(sums, path, microbatch, target);
+}
+
+async function addToSum(
+  { trainer, stepsTaken }: Sums,
+  path: Path,
+  microbatch: Microbatch,
+  target: StageTarget,
+) {
+  const result = await trainer.backward(microbatch.entry, target, path.sum);
+  path.summed.add(microbatch);
+  microbatch.summedAt = stepsTaken();
+  return result;
 }
 
 function startAgain({ summed, sum }: Path): void {
