@@ -180,14 +180,7 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
   const training = await compile(buildTrainingGraph(config, stage, shape));
   const forward = stage.head ? undefined : await compile(buildForwardGraph(config, stage, shape));
   let evaluation: Program | undefined;
-  const parameters = {
-    weights: Object.assign({}, ...segments.map(({ weightViews }) => weightViews)),
-    base: Object.assign({}, ...segments.map(({ baseViews }) => baseViews)),
-  };
-  const scratchViews: Record<string, Float32Array> = Object.assign(
-    {},
-    ...segments.map(({ slabs, parameters }) => viewsOf(slabs.scratch, parameters)),
-  );
+  const { parameters, scratchViews } = viewsOfAll(segments);
   const rowElements = batch * sequence * config.width;
   const embedding = segments.find(({ name }) => name === 'embedding')?.memory;
   const embeddingRows = embedding?.allocF32(rowElements);
@@ -197,6 +190,16 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
   const loss = new Float32Array(1);
   const { placeX, placeDy } = alignedRows(rowElements);
   const entryFeed = (entry: StageEntry) => (stage.embedding ? { tokens: entry } : { x: placeX(entry) });
+  /** What the training graph has just written; the first of a sum lies there already, all but its embedding. */
+  const takeIntoSum = (sum: GradientSum, entry: StageEntry) => {
+    if (sum.count > 0) addScratch(segments, sum, dense);
+    else if (!dense) sum.views[embeddingName]?.fill(0);
+    if (embeddingRows && ids) {
+      ids.set(entry);
+      addEmbeddingRows(segments, sum, ids, embeddingRows);
+    }
+    sum.count += 1;
+  };
 
   return {
     forward: async (entry, of) => {
@@ -217,15 +220,7 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
       };
       const feeds = { ...entryFeed(entry), ...(stage.head ? { labels: target } : { dy: placeDy(target) }) };
       await training.run({ ...parameters.weights, ...feeds }, fetches);
-      if (sum) {
-        if (isFirst && !dense) sum.views[embeddingName]?.fill(0);
-        if (!isFirst) addScratch(segments, sum, dense);
-        if (embeddingRows && ids) {
-          ids.set(entry);
-          addEmbeddingRows(segments, sum, ids, embeddingRows);
-        }
-        sum.count += 1;
-      }
+      if (sum) takeIntoSum(sum, entry);
       return { inputGradient, loss: stage.head ? loss[0]! : null };
     },
     evaluateLoss: async (entry, labels, of) => {
@@ -237,6 +232,19 @@ async function createPasses(options: TrainerOptions): Promise<Passes> {
     close: async () => {
       for (const program of programs) await program.release();
     },
+  };
+}
+
+/** What graphs read and write of all segments, by the parameters' names. */
+function viewsOfAll(segments: readonly Segment[]) {
+  const merged = (views: readonly Readonly<Record<string, Float32Array>>[]): Record<string, Float32Array> =>
+    Object.assign({}, ...views);
+  return {
+    parameters: {
+      weights: merged(segments.map(({ weightViews }) => weightViews)),
+      base: merged(segments.map(({ baseViews }) => baseViews)),
+    },
+    scratchViews: merged(segments.map(({ slabs, parameters }) => viewsOf(slabs.scratch, parameters))),
   };
 }
 
