@@ -204,7 +204,7 @@ async function innerStep(peer: Peer, round: number, step: number, signal: AbortS
   const over = new AbortController();
   const isOver = () =>
     (peer.coordinator.isDecided() && stepsWanted(peer, step) <= step) ||
-    (step > 0 && peer.pipeline.stats().starving && peer.coordinator.isLate()) ||
+    (step > 0 && peer.pipeline.stats().starving && hasGoneOn(peer)) ||
     findLag(peer) !== undefined;
   let cancel = () => {};
   const watch = () => {
@@ -217,6 +217,11 @@ async function innerStep(peer: Peer, round: number, step: number, signal: AbortS
   } finally {
     cancel();
   }
+}
+
+/** The round is late; or the next stage is through with it, for a node that was started again knows of no deadline. */
+function hasGoneOn({ coordinator, pipeline }: Peer): boolean {
+  return coordinator.isLate() || coordinator.isComplete(pipeline.stage + 1);
 }
 
 /** Drivers that have not been heard of for this long are not waited for; one that failed over may come back before. */
