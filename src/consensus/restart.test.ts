@@ -5,27 +5,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createGroup, type Group } from '../../test/consensus-group.ts';
+import { dyingStore } from '../../test/dying-store.ts';
 import { toHex, utf8 } from '../std/bytes.ts';
 import { CodedError } from '../std/outcome.ts';
-import { memoryStore, type Store } from '../std/store.ts';
+import { memoryStore } from '../std/store.ts';
 import { defaultTiming } from './limits.ts';
 
 const view = 3 * defaultTiming.deltaMs;
-
-/** Takes `writes` more writes and then neither writes nor answers, as a process that has been killed. */
-function dyingStore(inner: Store, writes: number, died: () => void): Store {
-  let left = writes;
-  const gate = async (write: () => Promise<void>) => {
-    if (left-- > 0) return write();
-    died();
-    return new Promise<void>(() => {});
-  };
-  return {
-    ...inner,
-    put: (key, value) => gate(() => inner.put(key, value)),
-    delete: (key) => gate(() => inner.delete(key)),
-  };
-}
 
 function assertConsistent(group: Group): void {
   const said = new Map<string, string>();
