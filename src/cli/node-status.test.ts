@@ -1,13 +1,13 @@
 /** `node status` against a real API on loopback, and against what is no node. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { runCommand } from '../../test/cli-run.ts';
 import { sampleLedgerStatus as ledger, samplePaymentStatus as payments } from '../../test/ledger-status.ts';
 import { createApi } from '../api/app.ts';
 import { keepStatus } from '../api/status.ts';
 import { systemClock } from '../platform/nodejs/clock.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
 import { register } from './node-status.ts';
-import { createProgram, runProgram } from './program.ts';
 
 const pipeline = {
   replicas: [3],
@@ -20,17 +20,8 @@ const pipeline = {
   convictedDrivers: 0,
 };
 
-async function execute(...argv: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const surroundings = {
-    stdout: { write: (text: string) => (stdout += text) },
-    stderr: { write: (text: string) => (stderr += text) },
-    signal: new AbortController().signal,
-  };
-  const program = createProgram('0.0.0', surroundings, [register]);
-  const code = await runProgram(program, ['node', 'status', ...argv], surroundings);
-  return { code, stdout, stderr };
+function execute(...argv: string[]) {
+  return runCommand(register, ['node', 'status', ...argv]);
 }
 
 test('the status of a running node is shown, and as one document with --json', async (t) => {

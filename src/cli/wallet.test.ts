@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Hono } from 'hono';
+import { runCommand } from '../../test/cli-run.ts';
 import { type TestLedger, testLedger } from '../../test/ledger-port.ts';
 import { type LedgerWorld, ledgerWorld } from '../../test/ledger-world.ts';
 import { createLedgerRoutes } from '../api/ledger.ts';
@@ -12,7 +13,6 @@ import { generateKeyPair, type KeyPair } from '../identity/keys.ts';
 import { type HttpServer, startHttpServer } from '../platform/nodejs/http-server.ts';
 import { encryptKey } from '../platform/nodejs/key-encryption.ts';
 import { createKeyFile } from '../platform/nodejs/key-file.ts';
-import { createProgram, runProgram } from './program.ts';
 import { register } from './wallet.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'neuroshard-wallet-'));
@@ -42,17 +42,8 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function wallet(...argv: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const surroundings = {
-    stdout: { write: (text: string) => (stdout += text) },
-    stderr: { write: (text: string) => (stderr += text) },
-    signal: new AbortController().signal,
-  };
-  const program = createProgram('0.0.0', surroundings, [register]);
-  const code = await runProgram(program, ['wallet', ...argv], surroundings);
-  return { code, stdout, stderr };
+function wallet(...argv: string[]) {
+  return runCommand(register, ['wallet', ...argv]);
 }
 
 const atNode = () => ['--key', aliceFile, '--node', server.url];
