@@ -3,26 +3,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { runCommand } from '../../test/cli-run.ts';
 import { testAccounts } from '../../test/key-accounts.ts';
 import { createKeyRoutes } from '../api/money.ts';
 import { startHttpServer } from '../platform/nodejs/http-server.ts';
 import { apiKeysOf } from './api-keys.ts';
 import { register } from './gateway-keys.ts';
-import { createProgram, runProgram } from './program.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'neuroshard-gateway-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-async function execute(...argv: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const surroundings = {
-    stdout: { isTTY: false, write: (text: string) => void (stdout += text) },
-    stderr: { isTTY: false, write: (text: string) => void (stderr += text) },
-    signal: new AbortController().signal,
-  };
-  const program = createProgram('0.0.0', surroundings, [register]);
-  return { code: await runProgram(program, ['api-keys', ...argv], surroundings), stdout, stderr };
+function execute(...argv: string[]) {
+  return runCommand(register, ['api-keys', ...argv]);
 }
 
 test('a new key is a line for the file of keys', async () => {
