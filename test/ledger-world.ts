@@ -31,7 +31,7 @@ export function namedKey(name: string): KeyPair {
 export function ledgerConstants(policy: Partial<LedgerPolicy> = {}): LedgerConstants {
   return {
     networkId: sha256(utf8('a network of tests')),
-    policy: { ...defaultLedgerPolicy, ...policy },
+    policy: { ...defaultLedgerPolicy, auditMsMin: 1, ...policy },
     innerSteps: 20,
     microbatches: 1,
     tokensPerBatch: 1024,

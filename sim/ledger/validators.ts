@@ -90,7 +90,7 @@ export function auditAll(
     const duty = rows.get('duty', key)!;
     if (duty.dueAt === 0) continue;
     const pending = new Set(pendingAuditors(duty));
-    const phase = phaseOf(duty, context.number, context.constants.policy);
+    const phase = phaseOf(duty, context, context.constants.policy);
     for (const validator of validators) {
       if (!pending.has(validator.author.nodeId)) continue;
       if (phase === 'committing') commit(rows, context, validator, key, truthOf);

@@ -205,7 +205,7 @@ test('the head, validators, audits, escrows and slashes are shown', async () => 
       key: 'ab'.repeat(32),
       row: {
         ...{ prover: bob.nodeId, proof: 1, first: true, intervals: 4, drawAt: 3, interval: -1, auditors: [] },
-        ...{ tier: 0, dueAt: 0, commitments: [], reveals: [], reward: 12n, contribution: null },
+        ...{ tier: 0, dueAt: 0, dueMs: 0, commitments: [], reveals: [], reward: 12n, contribution: null },
       },
     },
   ]);

@@ -11,6 +11,7 @@ const candidates = (count: number, name: string, first = false): Candidate[] =>
       auditors: [],
       tier: 0,
       dueAt: 0,
+      dueMs: 0,
       commitments: [],
       reveals: [],
       reward: 1n,

@@ -294,3 +294,18 @@ test('commitments and reveals come in time or not at all', () => {
   assert.equal(world.state.get('duty', duty)!.tier, 1);
   assert.equal(codeOf(world, reveals[0]!), 'not-an-auditor');
 });
+
+test('many blocks in a little time end nothing: auditors have their time, too', () => {
+  const { world, prover } = setup({ policy: { auditBlocks: 2, auditMsMin: 60_000 } });
+  const key = prover.prove();
+  for (let i = 0; i < 2; i++) world.advance();
+  const { dueMs } = world.state.get('duty', key)!;
+  for (let i = 0; i < 30; i++) world.advance([], 200);
+  assert.equal(world.state.get('duty', key)!.tier, 0, 'thirty blocks in six seconds');
+  const [commitment] = auditTransactions(world, keysByNode(world.founders), findsTrue);
+  assert.equal(codeOf(world, commitment!), 'accepted');
+  world.advance([], dueMs - chainOf(world.state).timeMs);
+  assert.equal(codeOf(world, commitment!), 'commitment-late');
+  world.advance([], 1);
+  assert.equal(world.state.get('duty', key)!.tier, 1, 'nobody committed in time');
+});

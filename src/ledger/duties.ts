@@ -40,6 +40,7 @@ export function noteDuty(draft: Draft, { number }: BlockContext, { key, ...duty 
     auditors: [],
     tier: 0,
     dueAt: 0,
+    dueMs: 0,
     commitments: [],
     reveals: [],
   });
@@ -58,14 +59,25 @@ function hasCommitted(duty: DutyRow, node: string): boolean {
   return duty.commitments.some(([auditor]) => auditor === node);
 }
 
-/** For a transaction in block `number`, and with what is committed and revealed by then. */
-export function phaseOf(duty: DutyRow, number: number, { auditBlocks }: LedgerPolicy): DutyPhase {
-  if (duty.dueAt === 0) return 'awaiting-draw';
+/** A block's number and time. */
+export type BlockTime = Pick<BlockContext, 'number' | 'timeMs'>;
+
+/** For a transaction in that block, and with what is committed and revealed by then. */
+export function phaseOf(duty: DutyRow, block: BlockTime, policy: LedgerPolicy): DutyPhase {
+  const { dueAt, dueMs } = duty;
+  if (dueAt === 0) return 'awaiting-draw';
+  const { auditBlocks, auditMsMin } = policy;
+  const isPast = (number: number, timeMs: number) => block.number > number && block.timeMs > timeMs;
   const pending = pendingAuditors(duty);
-  const isClosed = number > duty.dueAt;
-  if (!isClosed && pending.some((node) => !hasCommitted(duty, node))) return 'committing';
+  if (!isPast(dueAt, dueMs) && pending.some((node) => !hasCommitted(duty, node))) return 'committing';
   const isAwaited = pending.some((node) => hasCommitted(duty, node));
-  return isAwaited && number <= duty.dueAt + auditBlocks ? 'revealing' : 'over';
+  return isAwaited && !isPast(dueAt + auditBlocks, dueMs + auditMsMin) ? 'revealing' : 'over';
+}
+
+/** The block after the newest, no earlier than it is. */
+export function nextBlock(view: LedgerView): BlockTime {
+  const { number, timeMs } = chainOf(view);
+  return { number: number + 1, timeMs };
 }
 
 export interface OwedAudit {
@@ -78,7 +90,7 @@ export interface OwedAudit {
 
 /** What a member has to do for audits now, for the block that comes next. */
 export function auditsOwed(view: LedgerView, nodeId: string, policy: LedgerPolicy): OwedAudit[] {
-  const next = chainOf(view).number + 1;
+  const next = nextBlock(view);
   const owed: OwedAudit[] = [];
   for (const key of view.keys('duty')) {
     const duty = view.get('duty', key)!;
@@ -93,11 +105,12 @@ export function auditsOwed(view: LedgerView, nodeId: string, policy: LedgerPolic
 
 /** The step at the end of a block: settles what is over, then draws what is due. */
 export function advanceDuties(draft: Draft, context: BlockContext): void {
-  const { number, constants } = context;
+  const { number, timeMs, constants } = context;
+  const next = { number: number + 1, timeMs };
   for (const key of draft.keys('duty')) {
     // Gone, when another duty of its prover has just convicted it.
     const duty = draft.get('duty', key);
-    if (duty && phaseOf(duty, number + 1, constants.policy) === 'over') settle(draft, context, key, duty);
+    if (duty && phaseOf(duty, next, constants.policy) === 'over') settle(draft, context, key, duty);
   }
   const due: Candidate[] = [];
   for (const key of draft.keys('duty')) {
@@ -133,7 +146,7 @@ function drawDue(draft: Draft, context: BlockContext, due: readonly Candidate[])
 /** Hands a duty to its auditors, or puts it off when there is nobody who could audit. */
 function open(
   draft: Draft,
-  { number, constants }: BlockContext,
+  { number, timeMs, constants }: BlockContext,
   seed: Uint8Array,
   key: string,
   duty: DutyRow,
@@ -153,7 +166,10 @@ function open(
       interval: Math.max(0, duty.interval),
       drawAt: number + policy.auditBlocks,
     });
-  else draft.put('duty', key, { ...duty, auditors, dueAt: number + policy.auditBlocks });
+  else {
+    const [dueAt, dueMs] = [number + policy.auditBlocks, timeMs + policy.auditMsMin];
+    draft.put('duty', key, { ...duty, auditors, dueAt, dueMs });
+  }
 }
 
 /** Gives the prover what a standing claim earned. Called with the duty gone from its table. */
@@ -217,7 +233,7 @@ function payAuditors(draft: Draft, policy: LedgerPolicy, right: readonly string[
  * another interval: an audit that nobody could finish is never a pass.
  */
 function escalate(draft: Draft, { number }: BlockContext, key: string, duty: DutyRow): void {
-  const next = { ...duty, drawAt: number + drawDelayBlocks, dueAt: 0, commitments: [] };
+  const next = { ...duty, drawAt: number + drawDelayBlocks, dueAt: 0, dueMs: 0, commitments: [] };
   if (duty.tier === lastTier) draft.put('duty', key, { ...next, tier: 0, auditors: [], reveals: [] });
   else {
     const auditors = duty.reveals.map(([node]) => node);

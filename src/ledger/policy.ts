@@ -49,6 +49,8 @@ export const ledgerPolicySchema = z.strictObject({
   auditorsEscalated: z.number().int().min(1).max(64).default(5),
   /** Blocks an auditor has for its commitment, and again for its revelation. */
   auditBlocks: count.default(20),
+  /** Block time that either takes at least: whoever fills blocks quickly must not shorten it. */
+  auditMsMin: milliseconds.default(60_000),
   /** A reward is paid out after this many ÷ audit rate further proofs. */
   vestingFactor: count.default(5),
   /** An identity's first proofs: all audited, their reward locked as its bond. */

@@ -108,6 +108,8 @@ export interface DutyRow {
   readonly tier: number;
   /** Last block for commitments; 0 while a draw is awaited. Revelations have as many blocks again. */
   readonly dueAt: number;
+  /** Block time until which commitments are taken at least; 0 while a draw is awaited. */
+  readonly dueMs: number;
   /** [auditor, H(verdict, recomputed hash, salt)]. */
   readonly commitments: readonly (readonly [string, Uint8Array])[];
   /** [auditor, verdict, recomputed state hash]. */

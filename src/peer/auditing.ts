@@ -20,7 +20,7 @@ import type { ReExecutor } from '../audit/re-execute.ts';
 import { toleranceMax } from '../audit/tolerance.ts';
 import type { ReplicaInfo, StageReplica } from '../diloco/replica.ts';
 import type { Dataset } from '../genesis/dataset.ts';
-import { pendingAuditors, phaseOf } from '../ledger/duties.ts';
+import { nextBlock, pendingAuditors, phaseOf } from '../ledger/duties.ts';
 import type { DutyRow } from '../ledger/tables.ts';
 import { auditCommit } from '../ledger/transactions/audit-commit.ts';
 import { auditReveal } from '../ledger/transactions/audit-reveal.ts';
@@ -148,7 +148,7 @@ function warn({ options }: Auditing, code: string, detail: string): void {
 function lookAtDuties(a: Auditing): void {
   const { ledger, nodeId } = a.options;
   const state = ledger.state();
-  const number = ledger.head().number + 1;
+  const next = nextBlock(state);
   const open = new Set(state.keys('duty'));
   for (const name of a.provided) if (!open.has(name.split('/')[0]!)) a.provided.delete(name);
   forgetKept(a, open);
@@ -157,7 +157,7 @@ function lookAtDuties(a: Auditing): void {
   for (const [key, due] of a.due) if (!mayWait(a, key)) due.abort();
   for (const key of open) {
     const duty = state.get('duty', key)!;
-    const phase = phaseOf(duty, number, ledger.constants.policy);
+    const phase = phaseOf(duty, next, ledger.constants.policy);
     if (duty.prover === nodeId) provideInTime(a, key, duty);
     if (phase !== 'committing' && phase !== 'revealing') continue;
     if (!pendingAuditors(duty).includes(nodeId)) continue;
@@ -179,13 +179,15 @@ function forgetKept({ options, kept, startedMs }: Auditing, open: ReadonlySet<st
   if (!isProver) kept.forget().catch(() => {});
 }
 
-/** Whether the blocks in which auditors of this duty commit leave time to look for evidence. */
+/** Whether blocks and time in which auditors of this duty commit leave room to look for evidence. */
 function mayWait({ options }: Auditing, key: string): boolean {
   const { ledger } = options;
-  const { auditBlocks } = ledger.constants.policy;
-  const number = ledger.head().number + 1;
+  const { auditBlocks, auditMsMin } = ledger.constants.policy;
+  const { number, timeMs } = nextBlock(ledger.state());
   const duty = ledger.state().get('duty', key);
-  return duty !== undefined && number < duty.dueAt - committingShare * auditBlocks;
+  if (!duty) return false;
+  const { dueAt, dueMs } = duty;
+  return number < dueAt - committingShare * auditBlocks || timeMs < dueMs - committingShare * auditMsMin;
 }
 
 /** One piece of work for each duty at a time; what fails is told, and tried again at the next block. */

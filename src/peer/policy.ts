@@ -141,13 +141,15 @@ const stageInterval = 5;
 export function defaultLedger(innerSteps: number, stages = 1): LedgerPolicy {
   const intervalSteps = intervalFor(innerSteps, stages);
   const common = { ...defaultLedgerPolicy, intervalSteps, tokenPrice: tokenPriceDefault };
-  if (innerSteps >= shortRound) return { ...common, auditedCohort: auditedCohortDefault };
+  if (innerSteps >= shortRound)
+    return { ...common, auditedCohort: auditedCohortDefault, auditMsMin: 180_000 };
   return {
     ...common,
     proofsPerHourMax: 7_200,
     auditsPerBlockMax: 1,
     auditsOpenMax: 2,
     auditBlocks: 60,
+    auditMsMin: 60_000,
     bondProofs: 0,
     vestingFactor: 1,
   };

@@ -77,6 +77,7 @@ async function ledgerOf(proofs: readonly (readonly [key: typeof prover, body: Pr
       reveals: [],
       tier: 0,
       dueAt: 0,
+      dueMs: 0,
       drawAt: 9,
       interval: 0,
     };

@@ -23,12 +23,12 @@ export const auditCommit: TransactionRule<AuditCommit> = {
   origin: 'author',
   parse: (body) => parseBody('audit-commit', schema, body),
   encode: ({ duty, commitment }) => [fromHex(duty), commitment],
-  apply(draft, body, { nodeId }, { constants, number }) {
+  apply(draft, body, { nodeId }, context) {
     const duty = draft.get('duty', body.duty);
     if (!duty) return reject('unknown-duty');
     if (!pendingAuditors(duty).includes(nodeId)) return reject('not-an-auditor');
     if (duty.commitments.some(([node]) => node === nodeId)) return reject('already-committed');
-    if (phaseOf(duty, number, constants.policy) !== 'committing') return reject('commitment-late');
+    if (phaseOf(duty, context, context.constants.policy) !== 'committing') return reject('commitment-late');
     draft.put('duty', body.duty, { ...duty, commitments: [...duty.commitments, [nodeId, body.commitment]] });
     return accept(undefined);
   },

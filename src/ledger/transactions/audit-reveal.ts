@@ -30,14 +30,14 @@ export const auditReveal: TransactionRule<RevealBody> = {
   origin: 'author',
   parse: (body) => parseBody('audit-reveal', schema, body),
   encode: ({ duty, verdict, hash, salt }) => [fromHex(duty), verdicts.indexOf(verdict), hash, salt],
-  apply(draft, body, { nodeId }, { constants, number }) {
-    const { networkId, policy } = constants;
+  apply(draft, body, { nodeId }, context) {
+    const { networkId, policy } = context.constants;
     const duty = draft.get('duty', body.duty);
     if (!duty) return reject('unknown-duty');
     if (!pendingAuditors(duty).includes(nodeId)) return reject('not-an-auditor');
     const committed = duty.commitments.find(([node]) => node === nodeId);
     if (!committed) return reject('no-commitment');
-    const phase = phaseOf(duty, number, policy);
+    const phase = phaseOf(duty, context, policy);
     if (phase === 'committing') return reject('reveal-early', 'others have not committed yet');
     if (phase !== 'revealing') return reject('reveal-late');
     if (!equalBytes(verdictCommitment(networkId, nodeId, body), committed[1]))
