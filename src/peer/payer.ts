@@ -224,8 +224,8 @@ async function pay(
     const open = await usableEscrow(state, payee, left, signal);
     if (!open.ok) return open;
     const { amount, signed } = open.value;
-    const room = amount - signed;
-    const part = left > room ? room : left;
+    let part = amount - signed;
+    if (part > left) part = left;
     open.value.signed += part;
     open.value.isAcknowledged = false;
     left -= part;
