@@ -12,6 +12,7 @@ import { virtualClock } from '../../test/virtual-clock.ts';
 import { verdictCommitment } from '../ledger/verdict.ts';
 import type { Transport } from '../net/transport.ts';
 import { toHex } from '../std/bytes.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { createAuditBudget } from './budget.ts';
 import type { TrainingClaim } from './claim.ts';
 import { type DutyOptions, performDuty } from './duty.ts';
@@ -66,10 +67,12 @@ function dutyOf(claim: TrainingClaim, interval: number, shelf: EvidenceShelf) {
   return { options, advance, clock };
 }
 
+const turn = inTurn();
+
 async function provide(claim: TrainingClaim, interval: number) {
   const shelf = createEvidenceShelf({ bytesMax: 1e9 });
   const { replica } = prover;
-  const own = { replica, work: undefined, shelf };
+  const own = { replica, turn, work: undefined, shelf };
   const provided = await provideEvidence({ claim, interval, rules, dataset: auditDataset, ...own });
   return { shelf, provided };
 }
@@ -106,6 +109,12 @@ for (const interval of [0, 1, 2]) {
     assert.ok(options.budget.waitMs(2) > 0, 'the duty was charged');
   });
 }
+
+test('several intervals that are drawn at once are made again one after the other', async () => {
+  const drawn = claims.slice(-2).flatMap((claim) => [0, 1].map((interval) => ({ claim, interval })));
+  const made = await Promise.all(drawn.map(({ claim, interval }) => provide(claim, interval)));
+  for (const { provided } of made) assert.ok(provided.ok, JSON.stringify(provided));
+});
 
 test('a prover that has lost its evidence learns so', async () => {
   const { provided } = await provide(

@@ -10,6 +10,7 @@ import { encodeStepEvidence, rowsOf, type StepEvidence } from '../pipeline/step-
 import { encodeWorkList, workHash, workOf } from '../pipeline/work-list.ts';
 import { assert, must } from '../std/assert.ts';
 import { type HashHex, sha256Hex } from '../std/hash.ts';
+import type { inTurn } from '../std/in-turn.ts';
 import { accept, type Outcome, reject } from '../std/outcome.ts';
 import type { AuditOptions } from './audit-interval.ts';
 import { intervalRange, wantedStates } from './claim.ts';
@@ -30,13 +31,19 @@ export interface StageWork {
 
 export interface ProvideOptions extends Pick<AuditOptions, 'claim' | 'interval' | 'rules' | 'dataset'> {
   readonly replica: Prover;
+  /** One for each replica: it keeps the states of one interval that it made again, and the next would take them away. */
+  readonly turn: ReturnType<typeof inTurn>;
   readonly shelf: EvidenceShelf;
   /** Undefined for a model held whole. */
   readonly work: StageWork | undefined;
 }
 
 /** `not-kept` or `replay-mismatch` when the evidence cannot be had any more. */
-export async function provideEvidence(options: ProvideOptions): Promise<Outcome<void>> {
+export function provideEvidence(options: ProvideOptions): Promise<Outcome<void>> {
+  return options.turn(() => provide(options));
+}
+
+async function provide(options: ProvideOptions): Promise<Outcome<void>> {
   const { replica, shelf, claim, interval } = options;
   const { flatLength } = await replica.info();
   const states = Object.values(wantedStates(claim, interval)) as WantedState[];

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { auditDataset } from '../../test/audit-world.ts';
 import { auditShelved, claimIn, stageRules, stageWorld, workIn } from '../../test/stage-world.ts';
+import { inTurn } from '../std/in-turn.ts';
 import type { TrainingClaim } from './claim.ts';
 import { createEvidenceShelf } from './evidence.ts';
 import { provideEvidence, type StageWork } from './provide.ts';
@@ -27,7 +28,8 @@ async function provide(
   const shelf = createEvidenceShelf({ bytesMax: 1e9 });
   const own = { claim: claims[stage]!, work: workIn(world, prover), ...change };
   const rules = { ...stageRules, flatLength };
-  const done = await provideEvidence({ replica, shelf, interval, rules, dataset: auditDataset, ...own });
+  const from = { replica, turn: inTurn(), shelf };
+  const done = await provideEvidence({ ...from, interval, rules, dataset: auditDataset, ...own });
   return { shelf, done, flatLength };
 }
 

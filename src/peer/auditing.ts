@@ -30,6 +30,7 @@ import type { Transport } from '../net/transport.ts';
 import { stageFlatLength } from '../optim/segments.ts';
 import { must } from '../std/assert.ts';
 import type { Clock } from '../std/clock.ts';
+import { inTurn } from '../std/in-turn.ts';
 import type { Random } from '../std/random.ts';
 import type { Store } from '../std/store.ts';
 import type { Claims } from './claims.ts';
@@ -90,6 +91,8 @@ interface Auditing {
   /** Duties that this node has provided for, or that it works on. */
   readonly provided: Set<string>;
   readonly underWay: Set<string>;
+  /** Of provisions from the replica. */
+  readonly providing: ReturnType<typeof inTurn>;
   /** Of duties that this node works on: aborts when it is time to commit. */
   readonly due: Map<string, AbortController>;
 }
@@ -106,6 +109,7 @@ export async function startAuditing(options: AuditingOptions): Promise<{ close()
     abort: new AbortController(),
     provided: new Set(),
     underWay: new Set(),
+    providing: inTurn(),
     due: new Map(),
   };
   const stops = [
@@ -225,7 +229,8 @@ async function provide(a: Auditing, key: string, interval: number): Promise<bool
   const rules = rulesOf(a, claim);
   // Of before a restart the replica knows nothing.
   if (await a.kept.index(claim.states[interval + 1]!)) return true;
-  const done = await provideEvidence({ replica, work, shelf: a.own, claim, interval, rules, dataset });
+  const own = { replica, work, shelf: a.own, turn: a.providing };
+  const done = await provideEvidence({ ...own, claim, interval, rules, dataset });
   if (!done.ok) warn(a, done.code, `evidence of round ${claim.round}: ${done.detail}`);
   return true;
 }

@@ -8,6 +8,7 @@ import { createEvidenceShelf, shelveEvidence, type WantedState } from '../audit/
 import { provideEvidence } from '../audit/provide.ts';
 import { stageStepsOf } from '../audit/stage-work.ts';
 import type { StageReplica } from '../diloco/replica.ts';
+import { inTurn } from '../std/in-turn.ts';
 import { memoryStore } from '../std/store.ts';
 import { openKeptEvidence } from './kept-evidence.ts';
 
@@ -83,7 +84,7 @@ test('what is drawn already is kept from the shelf, though the replica has forgo
   const shelf = createEvidenceShelf({ bytesMax: 1e9 });
   const rules = { ...stageRules, flatLength };
   const own = { claim, interval: 1, rules, dataset: auditDataset, work: workIn(world, prover) };
-  assert.ok((await provideEvidence({ ...own, replica, shelf })).ok);
+  assert.ok((await provideEvidence({ ...own, replica, turn: inTurn(), shelf })).ok);
   const store = memoryStore();
   const { record, ...others } = replica;
   const forgetful = { ...others, record: async () => undefined };
