@@ -293,19 +293,25 @@ export async function shelveEvidence(
   flatLength: number,
 ): Promise<Outcome<void>> {
   const perTensor = leavesPerTensor(flatLength);
-  for (const { hash, tensors } of wanted) {
-    const encoded = await replica.index(hash);
-    const index = encoded && decodeStateIndex(encoded);
-    if (!encoded || !index?.ok) return reject('not-kept', `state ${hash.slice(0, 16)}`);
-    shelf.putIndex(hash, encoded);
+  const indexes = await Promise.all(wanted.map(({ hash }) => replica.index(hash)));
+  const leaves: { readonly hash: HashHex; readonly tensor: LocalTensor; readonly number: number }[] = [];
+  const hashesOf = new Map<HashHex, readonly Uint8Array[]>();
+  for (const [i, { hash, tensors }] of wanted.entries()) {
+    const index = indexes[i] && decodeStateIndex(indexes[i]);
+    if (!indexes[i] || !index?.ok) return reject('not-kept', `state ${hash.slice(0, 16)}`);
+    shelf.putIndex(hash, indexes[i]);
+    hashesOf.set(hash, index.value.leaves);
     for (const tensor of tensors) {
       const first = perTensor * localTensors.indexOf(tensor);
-      for (let number = first; number < first + perTensor; number++) {
-        const bytes = await replica.leaf(hash, number);
-        if (!bytes) return reject('not-kept', `${tensor} of state ${hash.slice(0, 16)}`);
-        shelf.putLeaf(hash, number, index.value.leaves[number]!, bytes);
-      }
+      for (let number = first; number < first + perTensor; number++) leaves.push({ hash, tensor, number });
     }
+  }
+  // At once: a replica answers between two steps, and would make a step between any two leaves.
+  const all = await Promise.all(leaves.map(({ hash, number }) => replica.leaf(hash, number)));
+  for (const [i, { hash, tensor, number }] of leaves.entries()) {
+    const bytes = all[i];
+    if (!bytes) return reject('not-kept', `${tensor} of state ${hash.slice(0, 16)}`);
+    shelf.putLeaf(hash, number, hashesOf.get(hash)![number]!, bytes);
   }
   return accept(undefined);
 }

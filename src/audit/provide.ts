@@ -49,13 +49,17 @@ async function provide(options: ProvideOptions): Promise<Outcome<void>> {
   const states = Object.values(wantedStates(claim, interval)) as WantedState[];
   const shelved = claim.work === null ? accept(undefined) : await shelveWork(options, claim.work);
   if (!shelved.ok) return shelved;
-  const missing = await missingStep(options);
-  if (missing !== undefined) {
-    const replayed = await replayTo(options, missing);
+  // Training goes on meanwhile, and may thin out just what was there.
+  for (let left = attempts; ; left--) {
+    const missing = await missingStep(options);
+    const replayed = missing === undefined ? accept(undefined) : await replayTo(options, missing);
     if (!replayed.ok) return replayed;
+    const done = await shelveEvidence(replicaSource(replica), shelf, states, flatLength);
+    if (done.ok || left === 1) return done;
   }
-  return shelveEvidence(replicaSource(replica), shelf, states, flatLength);
 }
+
+const attempts = 3;
 
 /** The list that the proof names, and of the interval's steps the evidence and the rows. */
 async function shelveWork(
