@@ -52,7 +52,7 @@ export interface PeerAsker {
 }
 
 const restMsMin = 1_000;
-const restMsMax = 30_000;
+const restMsMax = 10_000;
 const pauseMsMin = 250;
 const pauseMsMax = 4_000;
 const paceMs = 20;

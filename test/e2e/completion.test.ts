@@ -72,6 +72,8 @@ test('a streamed completion through two stages survives kill -STOP and kill -9 o
         // Which of the two this answer goes through is the router's choice: one of the two runs meets it.
         const disturbed = await stream(client, model, () => process.kill(pidOf(name), signal));
         assert.deepEqual(disturbed, calm, `${signal} of ${name}`);
+        // Nobody is asked any more.
+        if (signal === 'SIGKILL' && name === validators.at(-1)) continue;
         if (signal === 'SIGSTOP') process.kill(pidOf(name), 'SIGCONT');
         else {
           await harness.until(`${name} is gone`, () => harness.group.get(name)?.isRunning() !== true);
